@@ -1,0 +1,17 @@
+//! shunt: a kube-proxy replacement for Linux nodes.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//!  API server ─▶ source ─▶ model ─▶ policy ─▶ desired ─▶ diff ─▶ backend ─▶ kernel
+//!  manifests     Update    Store    decisions  rows       Plan    nftables
+//!  node addrs                                              ▲         │ read()
+//!                                                          └─applied─┘
+//! ```
+//!
+//! `ARCHITECTURE.md` follows one packet and one API change through it.
+
+pub mod config;
+pub mod metrics;
+pub mod model;
+pub mod source;

@@ -1,0 +1,3 @@
+//! The `shunt` program: start, stop and exit code.
+
+fn main() {}

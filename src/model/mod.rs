@@ -1,0 +1,15 @@
+//! The model: what Kubernetes says, in types that hold only what decides about traffic. PURE.
+
+pub mod addr;
+pub mod endpoint;
+pub mod name;
+pub mod node;
+pub mod service;
+pub mod update;
+
+pub use addr::{Family, Port, Protocol};
+pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort};
+pub use name::{NodeName, ObjectName, ServiceName, Zone};
+pub use node::Node;
+pub use service::{Service, ServicePort, TrafficPolicy};
+pub use update::{Key, Kind, Object, Update};
