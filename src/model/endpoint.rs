@@ -30,6 +30,7 @@ pub struct SlicePort {
 }
 
 /// One endpoint of a slice. 32 bytes: a cluster can have a quarter of a million of them.
+#[expect(clippy::struct_excessive_bools, reason = "independent conditions of the API, one byte each")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// `addresses[0]`.

@@ -1,4 +1,9 @@
-//! Sources: where objects come from. EDGE, except for `convert`.
+//! Sources: where objects come from. EDGE, except for `objects` and `convert`.
 //!
-//! Each source turns what it sees into [`crate::model::Update`]s and hands them to the engine in
-//! batches that take effect together.
+//! Each source turns what it sees into [`Update`]s of the model's own types and hands them to the
+//! engine in batches; a batch takes effect together.
+
+use crate::model::Update;
+
+/// Where a source puts its updates. Returns false when nobody listens any more: the source then ends.
+pub type Sink = Box<dyn FnMut(Vec<Update>) -> bool + Send>;
