@@ -6,6 +6,7 @@
 pub mod convert;
 pub mod field;
 pub mod objects;
+pub mod watch;
 
 use crate::model::Update;
 
