@@ -12,6 +12,11 @@
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
 pub mod config;
+pub mod desired;
+pub mod diff;
 pub mod metrics;
 pub mod model;
+pub mod policy;
 pub mod source;
+#[cfg(test)]
+pub(crate) mod testing;

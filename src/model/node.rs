@@ -20,3 +20,12 @@ pub struct Node {
     /// it `ToBeDeletedByClusterAutoscaler` (KEP-3836).
     pub leaving: bool,
 }
+
+/// An address of global scope that the kernel holds for this node; never loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether its interface carries a default route of its family.
+    pub default_route: bool,
+}

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::endpoint::EndpointSlice;
 use super::name::{ObjectName, ServiceName};
-use super::node::Node;
+use super::node::{LocalAddress, Node};
 use super::service::Service;
 
 /// The kinds of objects that shunt listens to.
@@ -79,4 +79,6 @@ pub enum Update {
     Delete(Key),
     /// These are all objects of the kind: whatever is absent is gone.
     Reset(Kind, Vec<Object>),
+    /// These are all addresses that the kernel holds for this node.
+    LocalAddresses(Box<[LocalAddress]>),
 }
