@@ -11,6 +11,7 @@
 //!
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
+pub mod backend;
 pub mod config;
 pub mod desired;
 pub mod diff;

@@ -109,9 +109,10 @@ impl Lists {
             (true, TrafficPolicy::Local) if nowhere => (Masquerade::Own, &self.cluster, None),
             (true, TrafficPolicy::Local) => (Masquerade::Own, &self.cluster, Some(self.local.clone())),
         };
+        let goes_somewhere = matches!(to, Choice::Endpoints(_));
         Forwarding {
             service_port: self.name.clone(),
-            masquerade,
+            masquerade: if goes_somewhere { masquerade } else { Masquerade::Nobody },
             to: to.clone(),
             from_outside,
             allowed_sources: sources,
@@ -168,7 +169,7 @@ mod tests {
         let here = local("10.1.0.2");
         let there = endpoint("10.1.0.1");
         let table = [
-            (external(), vec![], "reject (masquerade foreign)", "reject (masquerade own)"),
+            (external(), vec![], "reject", "reject"),
             (
                 external(),
                 vec![there.clone()],
@@ -178,7 +179,7 @@ mod tests {
             (
                 both(),
                 vec![there.clone()],
-                "drop (masquerade foreign)",
+                "drop",
                 "{10.1.0.1:8080} (masquerade own), from outside -> drop",
             ),
             (

@@ -115,6 +115,8 @@ pub enum Masquerade {
     /// The node's own: external frontends of policy Local seen from inside, as if the connection had
     /// gone out and come back through the load balancer.
     Own,
+    /// Nobody's: connections to this frontend go nowhere.
+    Nobody,
 }
 
 /// The name of a ServicePort: its Service and `spec.ports[].name`.
@@ -175,11 +177,12 @@ impl fmt::Display for Row {
 impl fmt::Display for Forwarding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let masquerade = match self.masquerade {
-            Masquerade::Foreign => "masquerade foreign",
-            Masquerade::Always => "masquerade",
-            Masquerade::Own => "masquerade own",
+            Masquerade::Foreign => " (masquerade foreign)",
+            Masquerade::Always => " (masquerade)",
+            Masquerade::Own => " (masquerade own)",
+            Masquerade::Nobody => "",
         };
-        write!(f, "{} -> {} ({masquerade})", self.service_port, self.to)?;
+        write!(f, "{} -> {}{masquerade}", self.service_port, self.to)?;
         if let Some(choice) = &self.from_outside {
             write!(f, ", from outside -> {choice}")?;
         }

@@ -1,0 +1,3 @@
+//! Backends: what programs a node. One trait, one module a mode.
+
+pub mod nftables;
