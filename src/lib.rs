@@ -12,6 +12,7 @@
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
 pub mod config;
+pub mod exit;
 pub mod metrics;
 pub mod model;
 pub mod source;
