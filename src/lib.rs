@@ -11,6 +11,7 @@
 //!
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
+pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod metrics;
