@@ -12,9 +12,11 @@
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod diff;
+pub mod exit;
 pub mod metrics;
 pub mod model;
 pub mod policy;
