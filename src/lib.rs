@@ -17,6 +17,7 @@ pub mod config;
 pub mod desired;
 pub mod diff;
 pub mod exit;
+pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod policy;

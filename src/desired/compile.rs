@@ -176,12 +176,7 @@ mod tests {
                 "{10.1.0.1:8080} (masquerade foreign)",
                 "{10.1.0.1:8080} (masquerade own), from outside -> drop",
             ),
-            (
-                both(),
-                vec![there.clone()],
-                "drop",
-                "{10.1.0.1:8080} (masquerade own), from outside -> drop",
-            ),
+            (both(), vec![there.clone()], "drop", "{10.1.0.1:8080} (masquerade own), from outside -> drop"),
             (
                 both(),
                 vec![there, draining(here.clone())],

@@ -88,11 +88,42 @@ pub fn elements(row: &Row, out: &mut Vec<Element>) {
     out[start..].sort_by_key(Element::id);
 }
 
+/// Of the elements of a row those that have a verdict, which are few; appended to `out`.
+pub fn verdicts(row: &Row, out: &mut Vec<Element>) {
+    if let Row::Frontend(frontend, forwarding) = row {
+        verdict_elements(*frontend, forwarding, out);
+    }
+}
+
 fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
-    let comment: Arc<str> = forwarding.service_port.to_string().into();
-    let (everyone, outside, refused) = match frontend.address {
-        FrontendAddress::Ip(_) => (Lists::Services, Lists::LocalServices, Set::NoEndpoints),
-        FrontendAddress::NodePort(_) => (Lists::Nodeports, Lists::LocalNodeports, Set::NoEndpointsNodeports),
+    verdict_elements(frontend, forwarding, out);
+    if let Some(sources) = &forwarding.allowed_sources {
+        let plain = |set, key, comment| Element { set, key, data: ElementData::None, comment };
+        let comment = Some(comment(&forwarding.service_port));
+        out.push(plain(Set::Restricted, ElementKey::Frontend(frontend), comment));
+        let set = Set::AllowedSources(frontend.protocol);
+        let keys = sources.iter().map(|net| ElementKey::Source(frontend, *net));
+        out.extend(keys.map(|key| plain(set, key, None)));
+    }
+    let (everyone, outside) = lists_of(frontend);
+    slots(frontend, everyone, forwarding.to.targets(), out);
+    slots(frontend, outside, forwarding.from_outside.as_ref().map_or(&[], Choice::targets), out);
+}
+
+/// The lists for everyone and those for connections from outside.
+const fn lists_of(frontend: Frontend) -> (Lists, Lists) {
+    match frontend.address {
+        FrontendAddress::Ip(_) => (Lists::Services, Lists::LocalServices),
+        FrontendAddress::NodePort(_) => (Lists::Nodeports, Lists::LocalNodeports),
+    }
+}
+
+fn verdict_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
+    let comment = comment(&forwarding.service_port);
+    let (everyone, outside) = lists_of(frontend);
+    let refused = match frontend.address {
+        FrontendAddress::Ip(_) => Set::NoEndpoints,
+        FrontendAddress::NodePort(_) => Set::NoEndpointsNodeports,
     };
     let treatment = match forwarding.masquerade {
         Masquerade::Foreign => Treatment::Cluster,
@@ -121,14 +152,20 @@ fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<
         Some(Choice::Drop | Choice::Reject) => verdict(outside.verdicts(), ElementData::Drop),
         None => {}
     }
-    if let Some(sources) = &forwarding.allowed_sources {
-        verdict(Set::Restricted, ElementData::None);
-        let set = Set::AllowedSources(frontend.protocol);
-        let keys = sources.iter().map(|net| ElementKey::Source(frontend, *net));
-        out.extend(keys.map(|key| Element { set, key, data: ElementData::None, comment: None }));
+}
+
+/// nft loads comments of up to 128 characters (`NFTNL_UDATA_COMMENT_MAXLEN`).
+const LONGEST_COMMENT: usize = 128;
+
+/// What people read beside an element, and by which a restart finds its owner: `namespace/name:port`.
+/// Namespace and name always fit; a port name that does not is cut.
+fn comment(service_port: &ServicePortName) -> Arc<str> {
+    let mut text = service_port.to_string();
+    if text.len() > LONGEST_COMMENT {
+        let end = (0..=LONGEST_COMMENT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
     }
-    slots(frontend, everyone, forwarding.to.targets(), out);
-    slots(frontend, outside, forwarding.from_outside.as_ref().map_or(&[], Choice::targets), out);
+    text.into()
 }
 
 fn list_size(targets: &[Target]) -> u16 {
@@ -178,7 +215,13 @@ pub fn rebuild(all: Vec<Element>) -> Rebuilt {
             }
             (ElementKey::Address(_), _, _) => rebuilt.strays.push(element),
             (ElementKey::Pair(address), _, _) => pairs.push(address),
-            (ElementKey::Frontend(frontend) | ElementKey::Slot(frontend, _) | ElementKey::Source(frontend, _), _, _) => {
+            (
+                ElementKey::Frontend(frontend)
+                | ElementKey::Slot(frontend, _)
+                | ElementKey::Source(frontend, _),
+                _,
+                _,
+            ) => {
                 frontends.entry(frontend).or_default().push(element);
             }
         }
@@ -207,7 +250,7 @@ pub fn rebuild(all: Vec<Element>) -> Rebuilt {
 }
 
 fn local_targets(forwarding: &Forwarding) -> impl Iterator<Item = IpAddr> + '_ {
-    let outside = forwarding.from_outside.iter().flat_map(|choice| choice.targets());
+    let outside = forwarding.from_outside.iter().flat_map(Choice::targets);
     forwarding.to.targets().iter().chain(outside).filter(|target| target.local).map(|target| target.address)
 }
 
@@ -231,7 +274,9 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
     let mut from_outside = None;
     for element in found {
         match (element.data, element.set) {
-            (ElementData::Chain(chain), set) if set == Lists::Services.verdicts() || set == Lists::Nodeports.verdicts() => {
+            (ElementData::Chain(chain), set)
+                if set == Lists::Services.verdicts() || set == Lists::Nodeports.verdicts() =>
+            {
                 masquerade = match chain.treatment {
                     Treatment::Cluster => Masquerade::Foreign,
                     Treatment::External => Masquerade::Always,
@@ -241,7 +286,9 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
                 to = Some(list(chain.lists));
             }
             (ElementData::Chain(chain), _) => from_outside = Some(list(chain.lists)),
-            (ElementData::Drop, Set::LocalServices | Set::LocalNodeports) => from_outside = Some(Choice::Drop),
+            (ElementData::Drop, Set::LocalServices | Set::LocalNodeports) => {
+                from_outside = Some(Choice::Drop);
+            }
             (ElementData::Drop, _) => to = Some(Choice::Drop),
             (ElementData::Refuse, _) => to = Some(Choice::Reject),
             _ => {}
@@ -282,8 +329,8 @@ pub const fn nodeport(family: Family, protocol: crate::model::Protocol, port: Po
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{Context, service_rows};
     use crate::config::NodePortAddresses;
+    use crate::desired::{Context, service_rows};
     use crate::model::{Object, Store, Touched, Update};
     use crate::testing::{endpoint, local, name, service, slice};
 
@@ -296,7 +343,10 @@ mod tests {
             store.apply(Update::Set(Object::Service(name(n), service.build())), &mut touched);
         }
         let slice = slice("http", 8080, &[endpoint("10.1.0.1"), local("10.1.0.2")]);
-        store.apply(Update::Set(Object::EndpointSlice(name("shop/web-1"), name("shop/web"), slice)), &mut touched);
+        store.apply(
+            Update::Set(Object::EndpointSlice(name("shop/web-1"), name("shop/web"), slice)),
+            &mut touched,
+        );
         let context = Context { node_ips: vec![], node_port_addresses: NodePortAddresses::Primary };
         let all = ["shop/empty", "shop/web"].iter();
         all.flat_map(|n| service_rows(&store, &name(n), Family::V4, &context)).collect()
@@ -328,13 +378,12 @@ mod tests {
         for gone in 0..frontends {
             let mut all = all_elements(&rows());
             let element = all.remove(gone);
-            if !matches!(element.key, ElementKey::Frontend(_) | ElementKey::Slot(..)) {
+            let (ElementKey::Frontend(frontend) | ElementKey::Slot(frontend, _)) = element.key else {
                 continue;
-            }
+            };
             let rebuilt = rebuild(all);
-            let lost: Vec<&Row> = rebuilt.rows.iter().map(|(_, row)| row).collect();
-            let ElementKey::Frontend(frontend) | ElementKey::Slot(frontend, _) = element.key else { continue };
-            let still = lost.iter().any(|row| matches!(row, Row::Frontend(f, _) if *f == frontend));
+            let mut left = rebuilt.rows.iter().map(|(_, row)| row);
+            let still = left.any(|row| matches!(row, Row::Frontend(f, _) if *f == frontend));
             assert!(!still, "{element:?} is missing");
         }
     }

@@ -48,6 +48,8 @@ pub enum Load {
     DestinationPort,
     /// The transport protocol.
     L4Proto,
+    /// The name of the incoming interface.
+    Interface,
     /// The packet mark.
     Mark,
     /// The state of the connection, `NF_CT_STATE_BIT`s.

@@ -49,9 +49,9 @@ impl Writer {
         &mut self.bytes
     }
 
-    /// How many bytes were written.
+    /// Where the next byte goes: how many were written.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn at(&self) -> usize {
         self.bytes.len()
     }
 
@@ -85,7 +85,9 @@ impl Writer {
     /// Writes an attribute with the bytes of `parts`, one after the other.
     pub fn attribute(&mut self, kind: u16, parts: &[&[u8]]) {
         let start = self.open(kind);
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
         self.close(start);
     }
 

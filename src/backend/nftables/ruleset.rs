@@ -70,7 +70,9 @@ impl Settings {
     pub fn new(config: &Config, family: Family) -> Self {
         let of_family = |net: &&IpNet| Family::of_net(net) == family;
         let foreign = match &config.detect_local {
-            DetectLocal::None => None,
+            DetectLocal::None | DetectLocal::NodeCidr => None,
+            DetectLocal::BridgeInterface(name) => Some(Statement::InterfaceIsNot(name.clone())),
+            DetectLocal::InterfaceNamePrefix(prefix) => Some(Statement::InterfaceStartsNot(prefix.clone())),
             DetectLocal::ClusterCidr(cidrs) => {
                 cidrs.iter().find(of_family).copied().map(Statement::SourceNotIn)
             }
@@ -93,11 +95,11 @@ fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Vec<S
     Chain { base: Some((kind, hook, priority)), ..chain(name, rules) }
 }
 
-fn goto(chain: impl ToString) -> Statement {
+fn goto(chain: impl std::fmt::Display) -> Statement {
     Statement::Goto(chain.to_string())
 }
 
-fn jump(chain: impl ToString) -> Statement {
+fn jump(chain: &str) -> Statement {
     Statement::Jump(chain.to_string())
 }
 
@@ -179,10 +181,7 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
             "no-endpoints-verdict",
             vec![vec![Verdict(Set::NoEndpoints)], to_nodeport(Set::NoEndpointsNodeports)],
         ),
-        chain(
-            "unowned",
-            vec![vec![In(Set::ClusterIps), goto("refuse")], vec![In(Set::ServiceCidrs), Drop]],
-        ),
+        chain("unowned", vec![vec![In(Set::ClusterIps), goto("refuse")], vec![In(Set::ServiceCidrs), Drop]]),
     ]
 }
 

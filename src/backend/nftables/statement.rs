@@ -1,6 +1,5 @@
 //! What our rules are made of, in nft's words and in the kernel's expressions. PURE.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +8,9 @@ use super::expr::{Compare, Expr, Load, Register};
 use super::names::{Field, Set, TARGET_FIELDS, family_word};
 use crate::model::Family;
 
+/// `IFNAMSIZ`: an interface name is compared with its padding.
+const INTERFACE_NAME: usize = 16;
+
 /// One statement of a rule: a match, or what is done with a packet that matched so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
@@ -16,6 +18,10 @@ pub enum Statement {
     SourceNotIn(IpNet),
     /// `ip daddr != NET`.
     DestinationNotIn(IpNet),
+    /// `iifname != "NAME"`: the packet did not come in through this interface.
+    InterfaceIsNot(String),
+    /// `iifname != "PREFIX*"`: nor through one whose name starts like this.
+    InterfaceStartsNot(String),
     /// `fib saddr type local`: the source is an address of this node.
     SourceIsLocal,
     /// `fib daddr type local`: the destination is an address of this node.
@@ -68,6 +74,8 @@ impl Statement {
         match self {
             Self::SourceNotIn(net) => format!("{ip} saddr != {}", net_text(net)),
             Self::DestinationNotIn(net) => format!("{ip} daddr != {}", net_text(net)),
+            Self::InterfaceIsNot(name) => format!("iifname != \"{name}\""),
+            Self::InterfaceStartsNot(prefix) => format!("iifname != \"{prefix}*\""),
             Self::SourceIsLocal => "fib saddr type local".into(),
             Self::DestinationIsLocal => "fib daddr type local".into(),
             Self::ServiceProtocol => "meta l4proto { tcp, udp, sctp }".into(),
@@ -99,6 +107,15 @@ impl Statement {
         match self {
             Self::SourceNotIn(net) => not_in(Field::Source, net, family, out),
             Self::DestinationNotIn(net) => not_in(Field::Destination, net, family, out),
+            Self::InterfaceIsNot(name) => {
+                let mut bytes = name.as_bytes().to_vec();
+                bytes.resize(INTERFACE_NAME, 0);
+                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+            }
+            Self::InterfaceStartsNot(prefix) => {
+                let bytes = prefix.as_bytes().to_vec();
+                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+            }
             Self::SourceIsLocal => out.extend([Expr::FibType { source: true }, Expr::local_type()]),
             Self::DestinationIsLocal => out.extend([Expr::FibType { source: false }, Expr::local_type()]),
             Self::ServiceProtocol => {
@@ -150,15 +167,6 @@ impl Rule {
         let mut out = Vec::new();
         self.0.iter().for_each(|statement| statement.lower(family, &mut out));
         out
-    }
-}
-
-impl fmt::Display for Compare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Equal => "==",
-            Self::NotEqual => "!=",
-        })
     }
 }
 

@@ -48,6 +48,14 @@ impl Transaction {
         Self { family, ops: Vec::new() }
     }
 
+    /// One operation in nft syntax, for messages.
+    #[must_use]
+    pub fn op_text(&self, op: usize) -> String {
+        let ops = self.ops.get(op).cloned().into_iter().collect();
+        let text = Self { family: self.family, ops }.to_string();
+        text.lines().next().unwrap_or("an operation of the batch").to_owned()
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
