@@ -145,3 +145,33 @@ need_component() {
 at_least() {
     [[ -n $2 ]] && printf '%s\n%s\n' "$1" "${2%%-*}" | sort -C -V
 }
+
+# --- a place where nothing can be left behind -----------------------------------------------------
+
+# enter_namespaces COMMAND...: runs it in new network, mount and process namespaces (as root of a user
+# namespace where we are not root), and ends with its exit code. Every signal that ends us ends that
+# command first, which the kernel answers by killing all that it started and undoing all that it made;
+# --pdeathsig does the same if we are killed without a word.
+enter_namespaces() {
+    local as_ordinary_user=() code=0
+    ((EUID == 0)) || as_ordinary_user=(unshare --user --map-root-user)
+    local private=(setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc)
+    "${as_ordinary_user[@]}" "${private[@]}" mount -t tmpfs tmpfs /run 2>/dev/null ||
+        die "this machine does not let $(id -un) make namespaces: run it as root (sudo $0)"
+
+    # In the background, because bash runs a trap only when a foreground command has ended. `<&0` keeps
+    # the keyboard, which a shell takes away from what runs in the background.
+    "${as_ordinary_user[@]}" "${private[@]}" "$@" <&0 &
+    namespaces=$!
+    trap 'stop_namespaces; trap - INT; kill -INT $$' INT
+    trap 'stop_namespaces; exit 143' TERM
+    trap 'stop_namespaces; exit 129' HUP
+    wait "$namespaces" || code=$?
+    exit "$code"
+}
+
+stop_namespaces() {
+    kill -KILL "$namespaces" 2>/dev/null || true
+    wait "$namespaces" 2>/dev/null || true
+    printf '%s\nstopped; nothing is left behind\n' "$PLAIN"
+}
