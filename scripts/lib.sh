@@ -153,11 +153,15 @@ at_least() {
 # command first, which the kernel answers by killing all that it started and undoing all that it made;
 # --pdeathsig does the same if we are killed without a word.
 enter_namespaces() {
-    local as_ordinary_user=() code=0
-    ((EUID == 0)) || as_ordinary_user=(unshare --user --map-root-user)
+    local as_ordinary_user=() code=0 why hint="run it as root (sudo $0)"
+    if ((EUID == 0)); then
+        hint="in a container it needs --privileged"
+    else
+        as_ordinary_user=(unshare --user --map-root-user)
+    fi
     local private=(setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc)
-    "${as_ordinary_user[@]}" "${private[@]}" mount -t tmpfs tmpfs /run 2>/dev/null ||
-        die "this machine does not let $(id -un) make namespaces: run it as root (sudo $0)"
+    why=$("${as_ordinary_user[@]}" "${private[@]}" mount -t tmpfs tmpfs /run 2>&1) ||
+        die "this machine does not let $(id -un) make namespaces (${why%%$'\n'*}): $hint"
 
     # In the background, because bash runs a trap only when a foreground command has ended. `<&0` keeps
     # the keyboard, which a shell takes away from what runs in the background.
