@@ -16,11 +16,13 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod diff;
+pub mod engine;
 pub mod exit;
 pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod schedule;
 pub mod source;
 #[cfg(test)]
 pub(crate) mod testing;

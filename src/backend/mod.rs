@@ -115,6 +115,12 @@ impl BackendError {
         }
     }
 
+    /// Whether no retry can mend it.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Privilege(_) | Self::Unsupported(_) | Self::Busy(_))
+    }
+
     /// The owner whose rows were refused, where one can be blamed.
     #[must_use]
     pub fn blamed(&self) -> Option<&Owner> {

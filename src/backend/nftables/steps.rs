@@ -126,7 +126,9 @@ pub fn needed_chains(plan: &Plan) -> BTreeSet<ServiceChain> {
     let mut elements = Vec::new();
     for change in &plan.changes {
         elements.clear();
-        change.after.iter().for_each(|row| super::element::verdicts(row, &mut elements));
+        if let Some(row) = &change.after {
+            super::element::verdicts(row, &mut elements);
+        }
         needed.extend(elements.iter().filter_map(|element| match element.data {
             ElementData::Chain(chain) => Some(chain),
             _ => None,
@@ -182,8 +184,12 @@ pub fn added_elements(plan: &Plan) -> BTreeMap<Set, usize> {
     let mut elements = Vec::new();
     for change in plan.changes.iter().filter(|change| change.before != change.after) {
         elements.clear();
-        change.after.iter().for_each(|row| super::element::elements(row, &mut elements));
-        elements.iter().for_each(|element| *added.entry(element.set).or_insert(0) += 1);
+        if let Some(row) = &change.after {
+            super::element::elements(row, &mut elements);
+        }
+        for element in &elements {
+            *added.entry(element.set).or_insert(0) += 1;
+        }
     }
     added
 }

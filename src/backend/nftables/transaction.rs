@@ -68,7 +68,9 @@ impl Transaction {
 pub fn element_ops(change: &Change, deletes: &mut Vec<Element>, adds: &mut Vec<Element>) {
     let lower = |row: &Option<crate::desired::Row>| {
         let mut out = Vec::new();
-        row.iter().for_each(|row| super::element::elements(row, &mut out));
+        if let Some(row) = row {
+            super::element::elements(row, &mut out);
+        }
         out
     };
     let (before, after) = (lower(&change.before), lower(&change.after));
