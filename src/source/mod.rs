@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod field;
+pub mod manifests;
 pub mod objects;
 
 use crate::model::Update;
