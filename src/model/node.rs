@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::name::Zone;
 
 /// What shunt needs to know about the node it runs on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Node {
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Zone>,

@@ -41,7 +41,7 @@ impl Kind {
 }
 
 /// One object in the model's own types.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     /// A Service that this node serves.
     Service(ServiceName, Service),
@@ -56,7 +56,7 @@ pub enum Object {
 }
 
 /// Which object is gone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A Service that is gone or is no longer ours to serve.
     Service(ServiceName),
@@ -71,7 +71,7 @@ pub enum Key {
 }
 
 /// One message from a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Update {
     /// The object exists and looks like this.
     Set(Object),

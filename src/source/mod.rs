@@ -3,6 +3,11 @@
 //! Each source turns what it sees into [`Update`]s of the model's own types and hands them to the
 //! engine in batches; a batch takes effect together.
 
+pub mod convert;
+pub mod field;
+pub mod manifests;
+pub mod objects;
+
 use crate::model::Update;
 
 /// Where a source puts its updates. Returns false when nobody listens any more: the source then ends.
