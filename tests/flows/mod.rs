@@ -1,5 +1,6 @@
 //! All tables.
 
+mod churn;
 mod cluster_ip;
 mod external;
 mod harness;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Case> {
         node_port::CASES,
         external::CASES,
         updates::CASES,
+        churn::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -1,6 +1,7 @@
 //! The daemon ends and comes back; its rules stay, and are found again.
 
 use super::{on_port, web, web_slice};
+use crate::netns::nft::{loadable, nft_ok};
 use crate::netns::prelude::*;
 
 cases![nothing_written_by_a_restart, rules_outlive_kill, changes_while_it_was_away, listing_loads_again];
@@ -93,16 +94,13 @@ fn changes_while_it_was_away(lab: &mut Lab) {
 fn listing_loads_again(lab: &mut Lab) {
     lab.apply(&objects());
     lab.start(&config(&json!({})));
-    let lines = lab.list_ruleset();
-    // a table can only be owned by a program that stays
-    let kept: Vec<&str> = lines.lines().filter(|line| !line.trim().starts_with("flags owner")).collect();
-    let loadable = kept.join("\n") + "\n";
+    let loadable = loadable(&lab.list_ruleset());
     assert!(loadable.contains("table ip shunt") && loadable.contains("table ip6 shunt"), "{loadable}");
     lab.load_ruleset(Ns::Pod3, &loadable);
-    let again = crate::netns::nft::nft_ok(&lab.topology, Ns::Pod3, &["list", "ruleset"], "");
+    let again = nft_ok(&lab.topology, Ns::Pod3, &["list", "ruleset"], "");
     assert_eq!(again, loadable);
-    crate::netns::nft::nft_ok(&lab.topology, Ns::Pod3, &["flush", "ruleset"], "");
+    nft_ok(&lab.topology, Ns::Pod3, &["flush", "ruleset"], "");
     lab.kill();
-    lab.load_ruleset(Ns::Node, &format!("delete table ip shunt; delete table ip6 shunt\n{loadable}"));
+    lab.load_ruleset(Ns::Node, &format!("delete table ip shunt\ndelete table ip6 shunt\n{loadable}"));
     lab.check(&flows());
 }

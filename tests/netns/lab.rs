@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -31,7 +32,8 @@ pub struct Lab {
     daemon: Option<Daemon>,
     responder: Responder,
     sctp_seen: sctp::Seen,
-    ports: Ports,
+    /// Source ports for probes.
+    pub ports: Arc<Ports>,
     dir: PathBuf,
     files: BTreeMap<String, String>,
     /// The port of the sentinel Service.
@@ -51,7 +53,7 @@ impl Lab {
             daemon: None,
             responder: Responder::start(),
             sctp_seen: sctp::Seen::default(),
-            ports: Ports::new(),
+            ports: Arc::new(Ports::new()),
             dir,
             files: BTreeMap::new(),
             sentinel: 10_000,

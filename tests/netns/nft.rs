@@ -24,6 +24,21 @@ pub fn nft_ok(topology: &Topology, ns: Ns, args: &[&str], input: &str) -> String
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// A listing without what only the living owner of a table can have: `flags owner` and the name of its program.
+/// Where the owner has gone, nft 1.0.6 prints the flag `persist` as an empty `flags`.
+pub fn loadable(listing: &str) -> String {
+    let of_the_owner =
+        |line: &&str| line.trim() == "flags" || ["flags owner", "flags persist"].contains(&flag_of(line));
+    let lines = listing.lines().filter(|line| !of_the_owner(line));
+    let lines: Vec<&str> = lines.map(|line| line.split(" # progname").next().unwrap_or(line)).collect();
+    lines.join("\n") + "\n"
+}
+
+/// `flags owner` of `flags owner,persist`.
+fn flag_of(line: &str) -> &str {
+    line.trim().split(',').next().unwrap_or_default()
+}
+
 /// A running `nft monitor` in the node's namespace.
 pub struct Monitor {
     child: Child,

@@ -61,6 +61,11 @@ impl Topology {
         })
     }
 
+    /// For threads that outlive a borrow.
+    pub fn handle(&self, ns: Ns) -> File {
+        self.handles[ns as usize].try_clone().expect("a second handle")
+    }
+
     /// `ip -batch` in a namespace.
     pub fn batch(&self, ns: Ns, lines: &str) {
         ip(&["-n", &format!("{}-{ns:?}", self.prefix)], lines);
