@@ -25,7 +25,15 @@ fn lab_without_rules(lab: &mut Lab) {
             from(source).tcp(Gateway, 30080).untouched(),
         ]);
     }
-    flows.push(from(Client).tcp(Cluster(80), 80).dropped());
+    // nobody stops what goes to a ClusterIP: a drop is a drop only because of a rule
+    for source in [Client, Node, Pod1] {
+        flows.extend([
+            from(source).tcp(Cluster(80), 80).untouched(),
+            from(source).udp(Cluster(80), 53).untouched(),
+            from(source).sctp(Cluster(80), 90).untouched(),
+            from(source).tcp(Public(7), 80).untouched(),
+        ]);
+    }
     flows.push(from(Node).udp(Loopback, 30081).untouched());
     lab.check(&flows);
 }

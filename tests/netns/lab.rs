@@ -72,14 +72,15 @@ impl Lab {
 
     /// A server on one more address and port of someone in the lab.
     pub fn serve(&self, name: Name, port: u16, family: Family) -> Vec<u64> {
-        let ns = name.namespace().expect("someone has the address");
-        let listening = self.topology.enter(ns, || self.responder.listen(name.at(port, family)));
+        let listening =
+            self.topology.enter(name.destination(), || self.responder.listen(name.at(port, family)));
         listening.unwrap_or_else(|error| panic!("listening on {name:?}:{port}: {error}"))
     }
 
     fn serve_sctp(&self, name: Name, family: Family) -> Vec<u64> {
-        let ns = name.namespace().expect("someone has the address");
-        let server = self.topology.enter(ns, || SctpServer::bind(name.ip(family), self.sctp_seen.clone()));
+        let server = self
+            .topology
+            .enter(name.destination(), || SctpServer::bind(name.ip(family), self.sctp_seen.clone()));
         vec![self.responder.listen_sctp(server.expect("a raw socket"))]
     }
 }
@@ -239,11 +240,16 @@ impl Lab {
         );
     }
 
-    /// Servers at the destinations of the rows that are to be left alone, where they would arrive.
+    /// Servers where the packets arrive that nobody touches: rows that are to be left alone need them, and what
+    /// should be rejected or dropped must not end in silence when it slips through.
     pub fn targets(&self, flows: &[Flow]) -> Targets<'_> {
-        let untouched = flows.iter().filter(|flow| flow.expect == Expect::Untouched);
+        let arriving = flows.iter().filter(|flow| {
+            let virtual_address = flow.to.namespace().is_none();
+            flow.expect == Expect::Untouched
+                || virtual_address && !matches!(flow.expect, Expect::Endpoints(_))
+        });
         let places: BTreeSet<_> =
-            untouched.map(|flow| (flow.to, flow.port, flow.protocol == Protocol::Sctp)).collect();
+            arriving.map(|flow| (flow.to, flow.port, flow.protocol == Protocol::Sctp)).collect();
         let mut tokens = Vec::new();
         for ((to, port, sctp), family) in
             places.into_iter().flat_map(|place| BOTH.map(|family| (place, family)))
@@ -260,7 +266,7 @@ impl Lab {
         let one = || self.send_one(flow, family, patience);
         self.topology.enter(ns, || {
             if flow.expect != Expect::Dropped {
-                return (0..count).map(|_| one()).collect();
+                return until_silence((0..count).map(|_| one()));
             }
             // silence takes its time: wait for all of it together
             std::thread::scope(|scope| {
@@ -307,6 +313,19 @@ impl Drop for Targets<'_> {
     fn drop(&mut self) {
         self.lab.responder.close(&self.tokens);
     }
+}
+
+/// Where an answer is expected, the first silence settles the case.
+fn until_silence(outcomes: impl Iterator<Item = Outcome>) -> Vec<Outcome> {
+    let mut all = Vec::new();
+    for outcome in outcomes {
+        let silence = outcome == Outcome::Silence;
+        all.push(outcome);
+        if silence {
+            break;
+        }
+    }
+    all
 }
 
 /// Which of the pods has this address.

@@ -20,9 +20,10 @@ pub enum Ns {
     Pod2,
     Pod3,
     Remote,
+    Void,
 }
 
-pub const NAMESPACES: [Ns; 6] = [Ns::Node, Ns::Client, Ns::Pod1, Ns::Pod2, Ns::Pod3, Ns::Remote];
+pub const NAMESPACES: [Ns; 7] = [Ns::Node, Ns::Client, Ns::Pod1, Ns::Pod2, Ns::Pod3, Ns::Remote, Ns::Void];
 
 /// A place that a packet comes from or goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +80,8 @@ pub const NODE_ADDRESSES: [Name; 4] = [Node, Node2, Gateway, Underlay];
 
 pub const POD_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 pub const SERVICE_CIDRS: [&str; 2] = ["10.96.0.0/16", "fd00:10:96::/112"];
+/// Around the addresses of `Public(n)`.
+pub const PUBLIC_CIDRS: [&str; 2] = ["203.0.113.0/24", "2001:db8:203::/64"];
 
 impl Name {
     pub fn ip(self, family: Family) -> IpAddr {
@@ -163,6 +166,12 @@ impl Name {
             Remote1 | Remote2 | Remote3 | Remote4 | Remote5 | Remote6 | Beacon => Some(Ns::Remote),
             Sentinel | Cluster(_) | Public(_) => None,
         }
+    }
+
+    /// Where a packet to this address arrives if nobody touches it: virtual addresses lead to the void, so that a
+    /// packet which slips through can be answered, and is not mistaken for one that was dropped.
+    pub fn destination(self) -> Ns {
+        self.namespace().unwrap_or(Ns::Void)
     }
 
     /// The name of the node that a pod is on.

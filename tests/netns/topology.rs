@@ -3,6 +3,7 @@
 //! ```text
 //!  client ns [eth0]────[eth0] node ns [pod1]────[eth0] pod1 ns     (pod2 and pod3 likewise)
 //!                                     [peer0]───[eth0] remote ns   (the pods of another node)
+//!                                     [void0]───[eth0] void ns     (where virtual addresses lead without rules)
 //! ```
 //!
 //! Each pod has a point-to-point veth, as the ptp plugin and Calico do it: on a bridge, replies between two pods
@@ -17,12 +18,12 @@ use std::thread::ScopedJoinHandle;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::names::{BOTH, Family, NAMESPACES, Name, Ns};
+use super::names::{BOTH, Family, NAMESPACES, Name, Ns, PUBLIC_CIDRS, SERVICE_CIDRS};
 
 /// One lab is built at a time: `ip netns add` is not made for races.
 static BUILDING: Mutex<()> = Mutex::new(());
 
-/// The six namespaces of a lab; gone when dropped.
+/// The namespaces of a lab; gone when dropped.
 pub struct Topology {
     prefix: String,
     handles: Vec<File>,
@@ -115,6 +116,8 @@ fn set_sysctls(ns: Ns) {
         sysctl(&format!("ipv6/conf/{scope}/forwarding"), forwarding);
     }
     sysctl("ipv4/ip_forward", forwarding);
+    // servers on addresses that are only routed there
+    sysctl("ipv6/ip_nonlocal_bind", "1");
     sysctl("ipv4/icmp_ratemask", "0");
     sysctl("ipv4/icmp_ratelimit", "0");
     sysctl("ipv6/icmp/ratelimit", "0");
@@ -134,6 +137,7 @@ fn node_links(prefix: &str) -> String {
         ("pod2", Ns::Pod2),
         ("pod3", Ns::Pod3),
         ("peer0", Ns::Remote),
+        ("void0", Ns::Void),
     ];
     for (link, peer) in veths {
         let _ = writeln!(
@@ -150,10 +154,19 @@ fn node_links(prefix: &str) -> String {
             add_address(&mut lines, Name::Gateway, family, link);
             let _ = writeln!(lines, "route add {} dev {link}", pod.ip(family));
         }
+        add_address(&mut lines, Name::Gateway, family, "void0");
         let (outside, other_node, other_pods) = routers(family);
+        let void = void(family);
+        let _ = writeln!(lines, "route add {void} dev void0");
         let _ = writeln!(lines, "route add {outside} dev eth0\nroute add default via {outside} dev eth0");
         let _ = writeln!(lines, "route add {other_node} dev peer0");
         let _ = writeln!(lines, "route add {other_pods} via {other_node} dev peer0");
+        // the node's own packets leave with the source that the default route would give them
+        let own = Name::Node.ip(family);
+        for virtual_cidr in virtual_cidrs(family) {
+            let _ = writeln!(lines, "route add {virtual_cidr} via {void} dev void0 src {own}");
+        }
+        let _ = writeln!(lines, "route add {} via {outside} dev eth0", Name::PublicTaken.ip(family));
     }
     lines
 }
@@ -164,6 +177,19 @@ fn routers(family: Family) -> (&'static str, &'static str, &'static str) {
         Family::V4 => ("192.168.1.1", "192.168.2.20", "10.244.2.0/24"),
         Family::V6 => ("2001:db8:1::1", "2001:db8:2::20", "fd00:10:244:2::/64"),
     }
+}
+
+/// The router to nowhere.
+fn void(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "192.168.3.20",
+        Family::V6 => "2001:db8:3::20",
+    }
+}
+
+/// Addresses that nobody has; see [`Name::destination`].
+fn virtual_cidrs(family: Family) -> [&'static str; 2] {
+    [SERVICE_CIDRS[family as usize], PUBLIC_CIDRS[family as usize]]
 }
 
 /// Everything else has one interface, its addresses, and the node as its router.
@@ -181,10 +207,16 @@ fn far_side(ns: Ns) -> String {
         let (own, via) = match ns {
             Ns::Client => (Some(outside), Name::Node),
             Ns::Remote => (Some(other_node), Name::Underlay),
+            Ns::Void => (Some(void(family)), Name::Gateway),
             _ => (None, Name::Gateway),
         };
         if let Some(own) = own {
             let _ = writeln!(lines, "addr add {own} dev eth0{}", nodad(family));
+        }
+        if ns == Ns::Void {
+            for virtual_cidr in virtual_cidrs(family) {
+                let _ = writeln!(lines, "route add local {virtual_cidr} dev lo");
+            }
         }
         let via = via.ip(family);
         let _ = writeln!(lines, "route add {via} dev eth0\nroute add default via {via} dev eth0");
