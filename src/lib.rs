@@ -22,6 +22,7 @@ pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod policy;
+pub mod run;
 pub mod schedule;
 pub mod source;
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Node {
 }
 
 /// An address of global scope that the kernel holds for this node; never loopback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalAddress {
     /// The address.
     pub address: IpAddr,
