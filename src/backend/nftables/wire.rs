@@ -260,7 +260,8 @@ impl Expression for Numbered<'_> {
             Expr::Lookup { set, into } => {
                 let raw = Raw::new(c"lookup")
                     .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
-                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name());
+                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name())
+                    .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0);
                 match into {
                     Some(register) => raw.register(sys::NFTNL_EXPR_LOOKUP_DREG, *register),
                     None => raw,
@@ -269,12 +270,17 @@ impl Expression for Numbered<'_> {
             Expr::AnonymousProtocols => Raw::new(c"lookup")
                 .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, ANONYMOUS_SET)
+                .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0)
                 .number(sys::NFTNL_EXPR_LOOKUP_SET_ID, self.anonymous_set),
             Expr::Dnat { family, address, port } => Raw::new(c"nat")
                 .number(sys::NFTNL_EXPR_NAT_TYPE, 1) // NFT_NAT_DNAT
                 .number(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(proto_family(*family) as u16))
                 .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, *address)
-                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, *port),
+                .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, *address)
+                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, *port)
+                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, *port)
+                // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED, as the kernel reports it
+                .number(sys::NFTNL_EXPR_NAT_FLAGS, 3),
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY
             Expr::Masquerade => Raw::new(c"masq").number(sys::NFTNL_EXPR_MASQ_FLAGS, 16),
             Expr::Jump(chain) => verdict(NFT_JUMP, Some(chain)),
