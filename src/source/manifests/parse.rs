@@ -67,6 +67,8 @@ impl Parsed {
                 first
             });
         }
+        // a file mostly defines one object, and there may be 20,000 of them waiting
+        self.definitions.shrink_to_fit();
         self
     }
 }
