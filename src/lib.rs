@@ -18,6 +18,7 @@ pub mod desired;
 pub mod diff;
 pub mod engine;
 pub mod exit;
+pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod model;

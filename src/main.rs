@@ -11,12 +11,13 @@ use shunt::cli::{Command, Options, Run, SourceChoice};
 use shunt::config::{self, Config, Loaded, node_name};
 use shunt::engine::Engine;
 use shunt::exit::Exit;
+use shunt::http;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
 use shunt::run::{Ended, Event, EventLoop, Events};
-use shunt::source::convert;
 use shunt::source::manifests::Manifests;
+use shunt::source::{addresses, convert};
 use tracing::{error, info, warn};
 
 /// Why the program ends early: the code for the parent process, the words for the user.
@@ -92,8 +93,10 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
-    start_background(&events, &config, &metrics, run)?;
+    let background = Background::new()?;
+    background.read_addresses(&events);
     start_source(&run.source(&config), context, &metrics, &events)?;
+    background.start(&events, &config, &metrics)?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -139,25 +142,40 @@ fn start_source(
     }
 }
 
-/// Starts the thread of everything asynchronous: signals, and what serves and watches.
-fn start_background(events: &Events, config: &Config, metrics: &Metrics, run: &Run) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the asynchronous runtime")
-        .map_err(|error| (Exit::Other, error))?;
-    let _ = (config, metrics, run);
-    let events = events.clone();
-    thread::Builder::new()
-        .name("background".into())
-        .spawn(move || runtime.block_on(watch_signals(events)))
-        .context("starting a thread")
-        .map_err(|error| (Exit::Other, error))?;
-    Ok(())
+/// Everything asynchronous, on one thread: signals, the node's addresses, metrics.
+struct Background(tokio::runtime::Runtime);
+
+impl Background {
+    fn new() -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting the asynchronous runtime");
+        Ok(Self(runtime.map_err(|error| (Exit::Other, error))?))
+    }
+
+    /// The node's addresses as they are now: NodePort addresses must not vanish with a restart.
+    fn read_addresses(&self, events: &Events) {
+        match self.0.block_on(addresses::initial()) {
+            Ok(update) => _ = events.sink()(vec![update]),
+            Err(error) => warn!("the node's own addresses are not known yet: {error}"),
+        }
+    }
+
+    fn start(self, events: &Events, config: &Config, metrics: &Metrics) -> Result<(), Failure> {
+        let events = events.clone();
+        let serve = http::serve(config.metrics_address, metrics);
+        let run = move || {
+            self.0.block_on(async move {
+                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve);
+            });
+        };
+        let thread = thread::Builder::new().name("background".into()).spawn(run);
+        thread.context("starting a thread").map_err(|error| (Exit::Other, error))?;
+        Ok(())
+    }
 }
 
 /// A first signal ends the loop in order, a second one the process.
-async fn watch_signals(events: Events) {
+async fn watch_signals(events: &Events) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

@@ -47,6 +47,7 @@ impl Events {
     }
 
     /// Sends an event; false when nobody listens any more.
+    #[must_use]
     pub fn send(&self, event: Event) -> bool {
         self.0.send(event).is_ok()
     }

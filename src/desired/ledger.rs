@@ -233,20 +233,19 @@ impl Ledger {
     /// applied.
     fn arranged(&self, owner: &Owner, mut rows: Vec<Row>) -> Arc<[Row]> {
         let installed = self.applied.get(owner).cloned().unwrap_or_default();
-        let mut memo: Option<(Arc<[Target]>, Arc<[Target]>, Arc<[Target]>)> = None;
+        // The frontends of one ServicePort share one list, before and after: arranged once.
+        let mut last: Option<Arranged> = None;
         let mut arrange_one = |old: &Choice, new: &mut Choice| {
             let (Choice::Endpoints(old), Choice::Endpoints(new)) = (old, new) else { return };
-            // The frontends of one ServicePort share one list, before and after.
-            if let Some((o, n, result)) = &memo
-                && Arc::ptr_eq(o, old)
-                && Arc::ptr_eq(n, new)
-            {
-                *new = result.clone();
-                return;
-            }
-            let wanted = new.clone();
-            *new = arrange(old, &wanted);
-            memo = Some((old.clone(), wanted, new.clone()));
+            let known =
+                last.take().filter(|last| Arc::ptr_eq(&last.old, old) && Arc::ptr_eq(&last.wanted, new));
+            let arranged = known.unwrap_or_else(|| Arranged {
+                old: old.clone(),
+                wanted: new.clone(),
+                result: arrange(old, new),
+            });
+            *new = arranged.result.clone();
+            last = Some(arranged);
         };
         for row in &mut rows {
             let position = installed.binary_search_by_key(&row.key(), Row::key);
@@ -259,6 +258,13 @@ impl Ledger {
         }
         if rows == *installed { installed } else { rows.into() }
     }
+}
+
+/// A list that was arranged.
+struct Arranged {
+    old: Arc<[Target]>,
+    wanted: Arc<[Target]>,
+    result: Arc<[Target]>,
 }
 
 fn keys(rows: &[Row]) -> Vec<RowKey> {

@@ -146,7 +146,7 @@ impl Store {
                 }
             }
             Object::EndpointSlice(slice, service, content) => {
-                self.set_slice(slice, service, content, touched)
+                self.set_slice(slice, service, content, touched);
             }
             Object::Endpoints(name, slices) => {
                 let entry = self.entries.entry(name.clone()).or_default();

@@ -52,7 +52,7 @@ impl Usable {
     ) -> Self {
         let candidates = candidates(slices.filter(|slice| slice.family == family), port);
         let ready = candidates.values().copied().filter(|endpoint| endpoint.ready);
-        let topology = Topology::decide(ready, zone);
+        let topology = Topology::decide(&ready, zone);
         let pick = |admit: &dyn Fn(&Endpoint) -> bool| -> Vec<Target> {
             let admitted = candidates.iter().filter(|(_, endpoint)| admit(endpoint));
             admitted

@@ -76,6 +76,7 @@ impl FrontendKind {
 /// The frontends of one ServicePort in one family, ClusterIP first. None at all without a ClusterIP
 /// of the family: a Service lives only in the families of its ClusterIPs. One address that stands in
 /// two roles keeps the first.
+#[must_use]
 pub fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<(Frontend, FrontendKind)> {
     let of_family = |ips: &[IpAddr], kind: FrontendKind| -> Vec<(FrontendAddress, FrontendKind)> {
         let ips = ips.iter().filter(|ip| Family::of(ip) == family);

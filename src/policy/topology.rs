@@ -18,7 +18,7 @@ pub enum Topology<'a> {
 
 impl<'a> Topology<'a> {
     /// Decides for the `ready` endpoints of a ServicePort as seen from a node in `zone`.
-    pub fn decide<'e>(ready: impl Iterator<Item = &'e Endpoint> + Clone, zone: Option<&'a Zone>) -> Self {
+    pub fn decide<'e>(ready: &(impl Iterator<Item = &'e Endpoint> + Clone), zone: Option<&'a Zone>) -> Self {
         let mut hints = ready.clone().map(|endpoint| endpoint.node_hint);
         if hints.clone().any(|hint| hint == NodeHint::Here) && hints.all(|hint| hint != NodeHint::None) {
             return Self::SameNode;
@@ -65,7 +65,7 @@ mod tests {
                 _ => NodeHint::None,
             };
             let hinted: Vec<&str> = zone.split('+').filter(|z| !z.is_empty()).collect();
-            e.zone_hints = if hinted.is_empty() { None } else { zones(&hinted) };
+            e.zone_hints = if hinted.is_empty() { None } else { Some(zones(&hinted)) };
         })
     }
 
@@ -90,7 +90,7 @@ mod tests {
         ];
         for (endpoints, zone, expected) in table {
             let endpoints: Vec<Endpoint> = endpoints.iter().map(|text| parse(text)).collect();
-            assert_eq!(Topology::decide(endpoints.iter(), *zone), *expected, "{endpoints:?}");
+            assert_eq!(Topology::decide(&endpoints.iter(), *zone), *expected, "{endpoints:?}");
         }
     }
 }

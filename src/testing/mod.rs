@@ -54,12 +54,6 @@ impl ServiceBuilder {
         self.0
     }
 
-    /// Replaces the ports by one.
-    pub fn port(mut self, name: &str, protocol: Protocol, number: u16) -> Self {
-        self.0.ports = Box::new([service_port(name, protocol, number)]);
-        self
-    }
-
     /// Gives the first port a NodePort.
     pub fn node_port(mut self, number: u16) -> Self {
         self.0.ports[0].node_port = Some(port(number));
@@ -95,12 +89,6 @@ impl ServiceBuilder {
         self.0.internal_policy = TrafficPolicy::Local;
         self
     }
-
-    /// Sets the creation time.
-    pub fn created(mut self, seconds: i64) -> Self {
-        self.0.created = seconds;
-        self
-    }
 }
 
 /// A ready endpoint on another node.
@@ -128,8 +116,8 @@ pub fn local(address: &str) -> Endpoint {
 }
 
 /// Zone hints.
-pub fn zones(names: &[&str]) -> Option<Arc<Vec<Zone>>> {
-    Some(Arc::new(names.iter().map(|zone| Zone((*zone).into())).collect()))
+pub fn zones(names: &[&str]) -> Arc<Vec<Zone>> {
+    Arc::new(names.iter().map(|zone| Zone((*zone).into())).collect())
 }
 
 /// A slice with one TCP port; its family is that of its first endpoint.

@@ -98,7 +98,10 @@ fn listing_loads_again(lab: &mut Lab) {
     assert!(loadable.contains("table ip shunt") && loadable.contains("table ip6 shunt"), "{loadable}");
     lab.load_ruleset(Ns::Pod3, &loadable);
     let again = nft_ok(&lab.topology, Ns::Pod3, &["list", "ruleset"], "");
-    assert_eq!(again, loadable);
+    // What is cut out of the listing leaves its blank line behind.
+    let lines =
+        |text: &str| text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&again), lines(&loadable));
     nft_ok(&lab.topology, Ns::Pod3, &["flush", "ruleset"], "");
     lab.kill();
     lab.load_ruleset(Ns::Node, &format!("delete table ip shunt\ndelete table ip6 shunt\n{loadable}"));

@@ -354,7 +354,9 @@ mod tests {
 
     fn all_elements(rows: &[Row]) -> Vec<Element> {
         let mut all = Vec::new();
-        rows.iter().for_each(|row| elements(row, &mut all));
+        for row in rows {
+            elements(row, &mut all);
+        }
         all
     }
 

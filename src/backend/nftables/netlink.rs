@@ -163,6 +163,7 @@ pub fn messages(buffer: &[u8]) -> impl Iterator<Item = Message<'_>> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
+#[expect(clippy::copy_iterator, reason = "a slice by another name: each reader walks its own copy")]
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
 

@@ -166,7 +166,8 @@ fn read_chains(
             let what = if head.is_some() { "is tied to another hook" } else { "is missing" };
             return Ok(Err(format!("chain {} {what}", chain.name)));
         }
-        let (found, expected) = (rules.remove(&chain.name).unwrap_or_default(), expected_texts(&chain, settings.family));
+        let (found, expected) =
+            (rules.remove(&chain.name).unwrap_or_default(), expected_texts(&chain, settings.family));
         if found != expected {
             tracing::debug!(chain = chain.name, ?found, ?expected, "rules differ");
             return Ok(Err(format!("the rules of chain {} are not shunt's", chain.name)));

@@ -130,8 +130,13 @@ mod tests {
             (Set::Hairpin, Family::V6, hairpin6),
             (Set::AllowedSources(Protocol::Udp), Family::V4, sources_udp),
         ] {
-            let hex: String = set_user_data(set, family).iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(hex, bytes, "{set:?}");
+            let bytes_of = |hex: &str| -> Vec<u8> {
+                (0..hex.len())
+                    .step_by(2)
+                    .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                    .collect()
+            };
+            assert_eq!(set_user_data(set, family), bytes_of(bytes), "{set:?}");
         }
     }
 }
