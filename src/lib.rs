@@ -11,7 +11,20 @@
 //!
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
+pub mod backend;
+pub mod cli;
 pub mod config;
+pub mod desired;
+pub mod diff;
+pub mod engine;
+pub mod exit;
+pub mod http;
+pub mod lock;
 pub mod metrics;
 pub mod model;
+pub mod policy;
+pub mod run;
+pub mod schedule;
 pub mod source;
+#[cfg(test)]
+pub(crate) mod testing;

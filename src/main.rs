@@ -1,3 +1,208 @@
-//! The `shunt` program: start, stop and exit code.
+//! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
-fn main() {}
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::{Context as _, Error, anyhow};
+use clap::Parser;
+use shunt::backend::nftables::Nftables;
+use shunt::backend::{Backend, BackendError};
+use shunt::cli::{Command, Options, Run, SourceChoice};
+use shunt::config::{self, Config, Loaded, node_name};
+use shunt::engine::Engine;
+use shunt::exit::Exit;
+use shunt::http;
+use shunt::lock::{Lock, LockError};
+use shunt::metrics::Metrics;
+use shunt::model::Family;
+use shunt::run::{Ended, Event, EventLoop, Events};
+use shunt::source::manifests::Manifests;
+use shunt::source::{addresses, convert};
+use tracing::{error, info, warn};
+
+/// Why the program ends early: the code for the parent process, the words for the user.
+struct Failure(Exit, Error);
+
+impl<E: Into<Error>> From<(Exit, E)> for Failure {
+    fn from((exit, error): (Exit, E)) -> Self {
+        Self(exit, error.into())
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        let exit = match &error {
+            BackendError::Privilege(_) => Exit::Privilege,
+            BackendError::Unsupported(_) => Exit::Kernel,
+            BackendError::Busy(_) => Exit::Busy,
+            BackendError::Refused { .. } | BackendError::Io { .. } => Exit::Other,
+        };
+        Self(exit, error.into())
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let exit = if matches!(error, LockError::Held { .. }) { Exit::Busy } else { Exit::Other };
+        Self(exit, error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = match &options.command {
+        Command::Run(run) => start(&options, run),
+        Command::Cleanup => {
+            start_logging(&options, &Config::default());
+            cleanup()
+        }
+    };
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(Failure(exit, error)) => {
+            eprintln!("shunt: {error:#}");
+            exit.into()
+        }
+    }
+}
+
+fn start_logging(options: &Options, config: &Config) {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(options.log_filter(config)));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// `shunt run`.
+fn start(options: &Options, run: &Run) -> Result<(), Failure> {
+    let loaded = match &run.config {
+        Some(path) => config::load(path).map_err(|error| (Exit::Config, error))?,
+        None => Loaded::default(),
+    };
+    start_logging(options, &loaded.config);
+    for warning in &loaded.warnings {
+        warn!("configuration: {warning}");
+    }
+    let config = loaded.config;
+    let node_name =
+        node_name::choose(run.node_name.as_ref(), &config).map_err(|error| (Exit::Config, error))?;
+    info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
+    let metrics = Metrics::default();
+    let context = convert::Context::new(node_name, None);
+    let (events_loop, events) = EventLoop::new(metrics.clone());
+    // What can be wrong on this machine comes first: nothing is read before shunt may write.
+    let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
+    let mut engine = Engine::new(Nftables::open(&config)?, &config);
+    let background = Background::new()?;
+    background.read_addresses(&events);
+    start_source(&run.source(&config), context, &metrics, &events)?;
+    background.start(&events, &config, &metrics)?;
+    let ended = if run.dry_run {
+        match events_loop.fill(&mut engine) {
+            Some(ended) => ended,
+            None => return print_plans(&mut engine),
+        }
+    } else {
+        events_loop.run(&mut engine, run.once)
+    };
+    match ended {
+        Ended::Done => Ok(()),
+        Ended::Source(error) => Err(Failure(Exit::Source, error)),
+        Ended::Backend(error) => Err(error.into()),
+    }
+}
+
+fn print_plans<B: Backend>(engine: &mut Engine<B>) -> Result<(), Failure> {
+    for plan in engine.dry_run()? {
+        let (family, changes) = (plan.family, plan.changes.len());
+        print!("{family}: {changes} {}\n{plan}", if changes == 1 { "change" } else { "changes" });
+    }
+    Ok(())
+}
+
+/// Starts the source of objects.
+fn start_source(
+    choice: &SourceChoice,
+    context: convert::Context,
+    metrics: &Metrics,
+    events: &Events,
+) -> Result<(), Failure> {
+    match choice {
+        SourceChoice::Manifests(dir) => {
+            let source = |error| Failure::from((Exit::Source, error));
+            let mut manifests = Manifests::open(dir, context, metrics.clone()).map_err(source)?;
+            let mut sink = events.sink();
+            sink(manifests.initial().map_err(source)?);
+            manifests.watch(sink).map_err(source)?;
+            Ok(())
+        }
+        SourceChoice::Kubeconfig(_) | SourceChoice::InCluster => {
+            Err((Exit::Source, anyhow!("the Kubernetes API")).into())
+        }
+    }
+}
+
+/// Everything asynchronous, on one thread: signals, the node's addresses, metrics.
+struct Background(tokio::runtime::Runtime);
+
+impl Background {
+    fn new() -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting the asynchronous runtime");
+        Ok(Self(runtime.map_err(|error| (Exit::Other, error))?))
+    }
+
+    /// The node's addresses as they are now: NodePort addresses must not vanish with a restart.
+    fn read_addresses(&self, events: &Events) {
+        match self.0.block_on(addresses::initial()) {
+            Ok(update) => _ = events.sink()(vec![update]),
+            Err(error) => warn!("the node's own addresses are not known yet: {error}"),
+        }
+    }
+
+    fn start(self, events: &Events, config: &Config, metrics: &Metrics) -> Result<(), Failure> {
+        let events = events.clone();
+        let serve = http::serve(config.metrics_address, metrics);
+        let run = move || {
+            self.0.block_on(async move {
+                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve);
+            });
+        };
+        let thread = thread::Builder::new().name("background".into()).spawn(run);
+        thread.context("starting a thread").map_err(|error| (Exit::Other, error))?;
+        Ok(())
+    }
+}
+
+/// A first signal ends the loop in order, a second one the process.
+async fn watch_signals(events: &Events) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        error!("signals cannot be watched: SIGTERM and SIGINT end shunt without a word");
+        return;
+    };
+    for attempt in 0.. {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if attempt > 0 || !events.send(Event::Stop(name)) {
+            std::process::exit(Exit::Ok.code().into());
+        }
+    }
+}
+
+/// `shunt cleanup`.
+fn cleanup() -> Result<(), Failure> {
+    let _lock = Lock::take()?;
+    let mut backend = Nftables::open(&Config::default())?;
+    for family in Family::ALL {
+        let removed = backend.cleanup(family)?;
+        let words =
+            if removed { "removed what shunt had programmed" } else { "nothing of shunt's to remove" };
+        println!("{family}: {words}");
+    }
+    Ok(())
+}

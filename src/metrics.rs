@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// The label of metrics that are counted per kind of object.
@@ -12,8 +13,21 @@ pub struct KindLabel {
     pub kind: &'static str,
 }
 
+/// The label of metrics that are counted per IP family.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FamilyLabel {
+    /// `IPv4` or `IPv6`.
+    pub ip_family: String,
+}
+
+impl From<crate::model::Family> for FamilyLabel {
+    fn from(family: crate::model::Family) -> Self {
+        Self { ip_family: family.to_string() }
+    }
+}
+
 /// Handles to every metric; a clone counts into the same ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// `shunt_objects_left_out_total{kind}`: objects, or parts of them, that were left out because a
     /// field has a value that cannot be used.
@@ -24,6 +38,32 @@ pub struct Metrics {
     /// `shunt_watch_errors_total{kind}`: times that a list or watch of the API server failed and was
     /// tried again.
     pub watch_errors: Family<KindLabel, Counter>,
+    /// `shunt_sync_duration_seconds`: how long a sync took that wrote something, from the first row
+    /// compiled to the last batch confirmed.
+    pub sync_duration: Histogram,
+    /// `shunt_event_to_commit_seconds`: from the arrival of the oldest update of a sync to the moment
+    /// at which all of it was programmed.
+    pub event_to_commit: Histogram,
+    /// `shunt_sync_failures_total{ip_family}`: transactions that the kernel refused.
+    pub sync_failures: Family<FamilyLabel, Counter>,
+    /// `shunt_operations_total{ip_family}`: tables, sets, chains and elements written or deleted.
+    pub operations: Family<FamilyLabel, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // 0.1 ms to 52 s.
+        let latency = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
+        Self {
+            objects_left_out: Family::default(),
+            manifest_errors: Counter::default(),
+            watch_errors: Family::default(),
+            sync_duration: latency(),
+            event_to_commit: latency(),
+            sync_failures: Family::default(),
+            operations: Family::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -43,6 +83,26 @@ impl Metrics {
             "shunt_watch_errors",
             "Failed lists and watches of the API server, each tried again",
             self.watch_errors.clone(),
+        );
+        registry.register(
+            "shunt_sync_duration_seconds",
+            "Duration of syncs that wrote something",
+            self.sync_duration.clone(),
+        );
+        registry.register(
+            "shunt_event_to_commit_seconds",
+            "From the arrival of an update until all of it was programmed",
+            self.event_to_commit.clone(),
+        );
+        registry.register(
+            "shunt_sync_failures",
+            "Transactions that the kernel refused",
+            self.sync_failures.clone(),
+        );
+        registry.register(
+            "shunt_operations",
+            "Tables, sets, chains and elements written or deleted",
+            self.operations.clone(),
         );
     }
 }

@@ -7,7 +7,7 @@ use super::addr::{Family, Port, Protocol};
 use super::name::Zone;
 
 /// One EndpointSlice, or one subset of a legacy Endpoints object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointSlice {
     /// `addressType`: the family of every endpoint in it.
     pub family: Family,
@@ -19,7 +19,7 @@ pub struct EndpointSlice {
 
 /// A port that every endpoint of a slice offers. Several may carry the same name with different
 /// numbers, where a named `targetPort` differs between pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlicePort {
     /// The name of the Service's port.
     pub name: Box<str>,
@@ -31,7 +31,7 @@ pub struct SlicePort {
 
 /// One endpoint of a slice. 32 bytes: a cluster can have a quarter of a million of them.
 #[expect(clippy::struct_excessive_bools, reason = "independent conditions of the API, one byte each")]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// `addresses[0]`.
     pub address: IpAddr,
@@ -50,7 +50,7 @@ pub struct Endpoint {
 }
 
 /// What `hints.forNodes` says about this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NodeHint {
     /// There is no such hint.
     #[default]

@@ -5,11 +5,13 @@ pub mod endpoint;
 pub mod name;
 pub mod node;
 pub mod service;
+pub mod store;
 pub mod update;
 
 pub use addr::{Family, Port, Protocol};
 pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort};
 pub use name::{NodeName, ObjectName, ServiceName, Zone};
-pub use node::Node;
+pub use node::{LocalAddress, Node};
 pub use service::{Service, ServicePort, TrafficPolicy};
+pub use store::{Store, Touched};
 pub use update::{Key, Kind, Object, Update};

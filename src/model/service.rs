@@ -8,7 +8,7 @@ use super::addr::{Port, Protocol};
 
 /// One Service that this node serves. Headless Services, `ExternalName` and those that another proxy
 /// serves never become one (source/convert.rs).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     /// `spec.clusterIPs`, at most one of each family.
     pub cluster_ips: Box<[IpAddr]>,
@@ -36,7 +36,7 @@ pub struct Service {
 }
 
 /// One port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
     /// `name`, empty where a Service has a single unnamed port. Slices refer to it.
     pub name: Box<str>,
@@ -49,7 +49,7 @@ pub struct ServicePort {
 }
 
 /// Which endpoints traffic may reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TrafficPolicy {
     /// All of the cluster's.
     #[default]

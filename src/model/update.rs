@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::endpoint::EndpointSlice;
 use super::name::{ObjectName, ServiceName};
-use super::node::Node;
+use super::node::{LocalAddress, Node};
 use super::service::Service;
 
 /// The kinds of objects that shunt listens to.
@@ -41,7 +41,7 @@ impl Kind {
 }
 
 /// One object in the model's own types.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     /// A Service that this node serves.
     Service(ServiceName, Service),
@@ -56,7 +56,7 @@ pub enum Object {
 }
 
 /// Which object is gone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// A Service that is gone or is no longer ours to serve.
     Service(ServiceName),
@@ -71,7 +71,7 @@ pub enum Key {
 }
 
 /// One message from a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Update {
     /// The object exists and looks like this.
     Set(Object),
@@ -79,4 +79,6 @@ pub enum Update {
     Delete(Key),
     /// These are all objects of the kind: whatever is absent is gone.
     Reset(Kind, Vec<Object>),
+    /// These are all addresses that the kernel holds for this node.
+    LocalAddresses(Box<[LocalAddress]>),
 }

@@ -3,8 +3,10 @@
 //! Each source turns what it sees into [`Update`]s of the model's own types and hands them to the
 //! engine in batches; a batch takes effect together.
 
+pub mod addresses;
 pub mod convert;
 pub mod field;
+pub mod manifests;
 pub mod objects;
 pub mod watch;
 

@@ -56,6 +56,7 @@ impl Inbox {
                 }
                 Update::Set(object) => drop(self.state.insert(key(&object).1, object)),
                 Update::Delete(key) => drop(self.state.remove(&key)),
+                Update::LocalAddresses(_) => panic!("the API does not know them"),
             }
         }
         self.updates.extend(updates);

@@ -106,7 +106,7 @@ impl<'a, K: Watched> Reader<'a, K> {
 pub(super) fn set_object(update: Update) -> Option<Object> {
     match update {
         Update::Set(object) => Some(object),
-        Update::Delete(_) | Update::Reset(..) => None,
+        Update::Delete(_) | Update::Reset(..) | Update::LocalAddresses(_) => None,
     }
 }
 

@@ -1,0 +1,97 @@
+"""Listens to what the kernel says about changes of nftables: a stopwatch and a counter that stand
+outside of shunt. The numbers are those of linux/netfilter/nf_tables.h and nfnetlink.h."""
+
+import collections
+import select
+import socket
+import struct
+import time
+
+NETLINK_NETFILTER = 12
+GROUP_NFTABLES = 1 << (7 - 1)  # NFNLGRP_NFTABLES, as a bit for bind()
+SUBSYSTEM_NFTABLES = 10
+SO_RCVBUFFORCE = 33
+BUFFER = 64 << 20  # bytes: a whole cold start fits
+
+NAMES = {
+    0: "+table", 2: "-table", 3: "+chain", 5: "-chain", 6: "+rule", 8: "-rule", 9: "+set", 11: "-set",
+    12: "+element", 14: "-element", 15: "commit", 18: "+object", 20: "-object", 22: "+flowtable", 24: "-flowtable",
+}  # fmt: skip
+COMMIT = 15
+ELEMENTS = (12, 14)
+SET_ELEM_LIST_ELEMENTS = 3  # the attribute that holds the elements of one message
+
+
+class News:
+    """An open ear in the network namespace in which it was made."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        except PermissionError:  # root of a user namespace only: the default has to do
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        self.socket.bind((0, GROUP_NFTABLES))
+
+    def close(self):
+        self.socket.close()
+
+    def until_commit(self, timeout):
+        """Waits for the next commit; returns when it was heard of (time.perf_counter) and what it held
+        as {"+element": 1, ...}. Raises TimeoutError where there is none."""
+        counts = collections.Counter()
+        deadline = time.perf_counter() + timeout
+        while True:
+            left = deadline - time.perf_counter()
+            if left <= 0 or not select.select([self.socket], [], [], left)[0]:
+                raise TimeoutError(f"no commit within {timeout} s")
+            data = self.socket.recv(1 << 20)
+            heard = time.perf_counter()
+            counts += count(data)
+            if counts["commit"]:
+                return heard, counts
+
+    def so_far(self):
+        """What has happened since the last look, without waiting."""
+        counts = collections.Counter()
+        while select.select([self.socket], [], [], 0)[0]:
+            try:
+                counts += count(self.socket.recv(1 << 20))
+            except OSError:  # ENOBUFS: more than the buffer holds
+                counts["lost"] += 1
+        return counts
+
+
+def count(data):
+    """The messages in one datagram, by kind."""
+    counts = collections.Counter()
+    for kind, payload in messages(data):
+        if kind >> 8 == SUBSYSTEM_NFTABLES:
+            number = kind & 0xFF
+            elements = elements_in(payload) if number in ELEMENTS else 1
+            counts[NAMES.get(number, f"message {number}")] += elements
+    return counts
+
+
+def messages(data):
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, at)
+        yield kind, data[at + 20 : at + length]  # behind nlmsghdr and nfgenmsg
+        at += (length + 3) & ~3
+
+
+def attributes(data):
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + length]
+        at += (length + 3) & ~3
+
+
+def elements_in(payload):
+    return sum(
+        len(list(attributes(value))) for kind, value in attributes(payload) if kind == SET_ELEM_LIST_ELEMENTS
+    )

@@ -1,0 +1,132 @@
+//! Backends: what programs a node. One trait, one module a mode.
+
+pub mod nftables;
+
+use std::time::Duration;
+
+use crate::desired::{Owner, Row};
+use crate::diff::Plan;
+use crate::model::Family;
+
+/// A proxy mode at work. The engine is its only caller.
+pub trait Backend {
+    /// Reads what is installed in a family: rows with the owner on whose behalf they stand. What is
+    /// found damaged or foreign is left out and goes with the next [`Self::apply`].
+    ///
+    /// # Errors
+    /// [`BackendError`]; nothing was changed.
+    fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError>;
+
+    /// Carries out a plan whose "before" is what was read or applied last. All or nothing, except that
+    /// a cold start or a very large plan is cut between Services. Must be called once after each
+    /// `read`, even with an empty plan.
+    ///
+    /// # Errors
+    /// [`BackendError`]: what was installed before still is, completely or up to a cut; if the error is
+    /// [`stale`](BackendError::is_stale) the caller has to read again.
+    fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError>;
+
+    /// Removes everything that this mode has ever installed in a family; returns whether there was
+    /// anything. May be called again.
+    ///
+    /// # Errors
+    /// [`BackendError`]; nothing was removed.
+    fn cleanup(&mut self, family: Family) -> Result<bool, BackendError>;
+}
+
+/// What carrying out a plan took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Batches that the kernel confirmed.
+    pub batches: usize,
+    /// Operations in them: tables, sets, chains with their rules, elements.
+    pub operations: usize,
+    /// Bytes sent.
+    pub bytes: usize,
+    /// The longest time that one batch took.
+    pub longest: Duration,
+}
+
+impl Receipt {
+    /// Counts one confirmed batch.
+    pub fn add(&mut self, operations: usize, bytes: usize, took: Duration) {
+        self.batches += 1;
+        self.operations += operations;
+        self.bytes += bytes;
+        self.longest = self.longest.max(took);
+    }
+}
+
+/// Why a backend could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// Give up: retrying does not help until somebody grants the right.
+    #[error("{0}")]
+    Privilege(String),
+    /// Give up in this family: the kernel does not have what the mode needs.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Give up: another shunt programs this node.
+    #[error("{0}")]
+    Busy(String),
+    /// Retry: the kernel refused a transaction; nothing of it took effect.
+    #[error("the kernel refused the {family} transaction at `{operation}`: {errno}{}", details(.owner.as_ref(), .message.as_deref()))]
+    Refused {
+        /// The family.
+        family: Family,
+        /// The operation it complained about, in nft syntax.
+        operation: String,
+        /// On whose behalf the operation stood, where it is one's alone.
+        owner: Option<Owner>,
+        /// The error number.
+        errno: std::io::Error,
+        /// The kernel's own words, if it had any.
+        message: Option<String>,
+    },
+    /// Retry: the conversation with the kernel failed.
+    #[error("{action} failed: {source}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// The error.
+        source: std::io::Error,
+    },
+}
+
+fn details(owner: Option<&Owner>, message: Option<&str>) -> String {
+    let owner = owner.map(|owner| format!(", on behalf of {owner}"));
+    let message = message.map(|message| format!(", the kernel says: {message}"));
+    owner.into_iter().chain(message).collect()
+}
+
+impl BackendError {
+    /// Whether what was believed to be installed is not: somebody else has changed it.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Refused { errno, .. } => {
+                matches!(
+                    errno.raw_os_error(),
+                    Some(nix::libc::ENOENT | nix::libc::EEXIST | nix::libc::ERESTART)
+                )
+            }
+            Self::Io { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether no retry can mend it.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Privilege(_) | Self::Unsupported(_) | Self::Busy(_))
+    }
+
+    /// The owner whose rows were refused, where one can be blamed.
+    #[must_use]
+    pub fn blamed(&self) -> Option<&Owner> {
+        match self {
+            Self::Refused { owner, .. } => owner.as_ref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A transaction as the bytes of one netlink batch.
+
+use std::ops::Range;
+
+use super::codec::{comment_user_data, write_element, write_protocol_set, write_protocols, write_set};
+use super::element::Element;
+use super::names::{TABLE, table_comment};
+use super::netlink::{ACK, Attributes, CREATE, HEADERS, Writer};
+use super::protocol::{family_number, list, message, table};
+use super::transaction::{Op, Transaction};
+use super::wire::{self, ANONYMOUS_SET, Scratch};
+use crate::model::Family;
+
+/// The bytes of a transaction, and which operations stand in which message.
+#[derive(Debug)]
+pub struct Batch {
+    writer: Writer,
+    /// Per message: where it stands in the bytes and which operations it carries. The sequence number
+    /// of the first one is 1; the batch's own begin and end are 0 and the one after the last.
+    messages: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Batch {
+    /// Encodes a transaction. Only the last operation's message asks for a confirmation.
+    #[must_use]
+    pub fn encode(transaction: &Transaction) -> Self {
+        let mut encoder = Encoder {
+            family: transaction.family,
+            batch: Self { writer: Writer::default(), messages: Vec::new() },
+            scratch: None,
+            anonymous_sets: 0,
+        };
+        encoder.run(&transaction.ops);
+        encoder.batch
+    }
+
+    /// What to send.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// The sequence number of the message that is confirmed.
+    #[must_use]
+    pub fn last_seq(&self) -> u32 {
+        u32::try_from(self.messages.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The operation that the kernel complains about: the message's sequence number, and if the kernel
+    /// told it the offset of the attribute in that message.
+    #[must_use]
+    pub fn blame(&self, seq: u32, offset: Option<usize>) -> Option<usize> {
+        let index = usize::try_from(seq).ok()?.checked_sub(1)?;
+        let (bytes, ops) = self.messages.get(index)?;
+        if ops.len() == 1 {
+            return Some(ops.start);
+        }
+        // Several elements share a message: count those that end before the offset.
+        let offset = offset?;
+        let message = &self.bytes()[bytes.clone()];
+        let list = Attributes(&message[HEADERS..]).get(list::ELEMENTS)?;
+        let list_start = list.as_ptr() as usize - message.as_ptr() as usize;
+        let ends = Attributes(list).map(|(_, value)| {
+            let start = value.as_ptr() as usize - list.as_ptr() as usize;
+            list_start + start + value.len()
+        });
+        let before = ends.take_while(|end| *end <= offset).count();
+        let per_op = Attributes(list).count() / ops.len().max(1);
+        Some((ops.start + before / per_op.max(1)).min(ops.end - 1))
+    }
+}
+
+struct Encoder {
+    family: Family,
+    batch: Batch,
+    scratch: Option<Scratch>,
+    anonymous_sets: u32,
+}
+
+impl Encoder {
+    fn run(&mut self, ops: &[Op]) {
+        self.frame(message::BATCH_BEGIN, 0);
+        let mut at = 0;
+        while at < ops.len() {
+            at = match &ops[at] {
+                Op::AddElement(_) | Op::DeleteElement(_) => self.elements(ops, at),
+                op => {
+                    self.single(op, at);
+                    at + 1
+                }
+            };
+        }
+        if let Some((last, _)) = self.batch.messages.last() {
+            self.batch.writer.add_flags(last.start, ACK);
+        }
+        self.frame(message::BATCH_END, self.batch.last_seq() + 1);
+    }
+
+    fn frame(&mut self, kind: u16, seq: u32) {
+        let open = self.batch.writer.message(kind, 0, seq, 0, message::SUBSYSTEM);
+        self.batch.writer.end_message(open);
+    }
+
+    /// Writes one message on behalf of `ops`.
+    fn message(&mut self, kind: u16, flags: u16, ops: Range<usize>, fill: impl FnOnce(&mut Writer)) {
+        let start = self.batch.writer.at();
+        let seq = self.batch.last_seq() + 1;
+        let open = self.batch.writer.message(kind, flags, seq, family_number(self.family), 0);
+        fill(&mut self.batch.writer);
+        self.batch.writer.end_message(open);
+        self.batch.messages.push((start..self.batch.writer.at(), ops));
+    }
+
+    fn single(&mut self, op: &Op, at: usize) {
+        let ops = at..at + 1;
+        let family = self.family;
+        match op {
+            Op::DeleteTable => {
+                self.message(message::DELETE_TABLE, 0, ops, |w| w.string(table::NAME, TABLE));
+            }
+            Op::AddTable { owned } => self.message(message::NEW_TABLE, CREATE, ops, |w| {
+                w.string(table::NAME, TABLE);
+                w.number(table::FLAGS, if *owned { table::OWNED } else { 0 });
+                w.attribute(table::USER_DATA, &[&comment_user_data(&table_comment())]);
+            }),
+            Op::AddSet(set, size) => {
+                self.message(message::NEW_SET, CREATE, ops, |w| write_set(w, *set, *size, family));
+            }
+            Op::AddChain(chain) => {
+                self.chain_or_rule(ops.clone(), |s, seq, out| {
+                    wire::chain_message(s, chain, family, seq, out);
+                });
+                for rule in &chain.rules {
+                    let exprs = rule.lower(family);
+                    if exprs.contains(&super::expr::Expr::AnonymousProtocols) {
+                        self.protocol_set(ops.clone());
+                    }
+                    let id = self.anonymous_sets;
+                    self.chain_or_rule(ops.clone(), |s, seq, out| {
+                        wire::rule_message(s, &chain.name, &exprs, family, seq, id, out);
+                    });
+                }
+            }
+            Op::AddElement(_) | Op::DeleteElement(_) => {}
+        }
+    }
+
+    fn chain_or_rule(&mut self, ops: Range<usize>, write: impl FnOnce(&mut Scratch, u32, &mut Vec<u8>)) {
+        let start = self.batch.writer.at();
+        let seq = self.batch.last_seq() + 1;
+        let scratch = self.scratch.get_or_insert_default();
+        write(scratch, seq, self.batch.writer.buffer());
+        self.batch.messages.push((start..self.batch.writer.at(), ops));
+    }
+
+    /// The anonymous set `{ tcp, udp, sctp }` that the next rule looks into.
+    fn protocol_set(&mut self, ops: Range<usize>) {
+        self.anonymous_sets += 1;
+        let id = self.anonymous_sets;
+        self.message(message::NEW_SET, CREATE, ops.clone(), |w| write_protocol_set(w, ANONYMOUS_SET, id));
+        self.message(message::NEW_ELEMENT, CREATE, ops, |w| {
+            w.string(list::TABLE, TABLE);
+            w.string(list::SET, ANONYMOUS_SET);
+            w.number(list::SET_ID, id);
+            write_protocols(w);
+        });
+    }
+
+    /// Writes the run of element operations of one kind on one set that starts at `at`; returns the
+    /// index behind it.
+    fn elements(&mut self, ops: &[Op], at: usize) -> usize {
+        let Some((adds, set)) = element_op(&ops[at]).map(|(adds, element)| (adds, element.set)) else {
+            return at + 1;
+        };
+        let (kind, flags) = if adds { (message::NEW_ELEMENT, CREATE) } else { (message::DELETE_ELEMENT, 0) };
+        let family = self.family;
+        let mut end = at;
+        let start = self.batch.writer.at();
+        let seq = self.batch.last_seq() + 1;
+        let writer = &mut self.batch.writer;
+        let open = writer.message(kind, flags, seq, family_number(family), 0);
+        writer.string(list::TABLE, TABLE);
+        writer.string(list::SET, set.name());
+        let items = writer.nest(list::ELEMENTS);
+        let list_start = writer.at();
+        while let Some((same_kind, element)) = ops.get(end).and_then(element_op)
+            && (same_kind, element.set) == (adds, set)
+            && writer.at() - list_start < list::MOST_BYTES
+        {
+            write_element(writer, element, adds, family);
+            end += 1;
+        }
+        writer.close(items);
+        writer.end_message(open);
+        self.batch.messages.push((start..self.batch.writer.at(), at..end));
+        end
+    }
+}
+
+fn element_op(op: &Op) -> Option<(bool, &Element)> {
+    match op {
+        Op::AddElement(element) => Some((true, element)),
+        Op::DeleteElement(element) => Some((false, element)),
+        _ => None,
+    }
+}

@@ -1,0 +1,21 @@
+//! The nftables mode.
+
+pub mod apply;
+pub mod codec;
+pub mod connection;
+pub mod element;
+pub mod encode;
+pub mod expr;
+pub mod names;
+pub mod netlink;
+pub mod owner;
+pub mod protocol;
+pub mod ruleset;
+pub mod state;
+pub mod statement;
+pub mod steps;
+pub mod transaction;
+pub mod typeof_data;
+pub mod wire;
+
+pub use apply::Nftables;

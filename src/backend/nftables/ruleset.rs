@@ -1,0 +1,291 @@
+//! The static rules: base chains, dispatch, and the chains that verdict elements lead to. PURE.
+//!
+//! Nothing here knows a Service. What changes with Services is in set elements (`element.rs`).
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::names::{Lists, ServiceChain, Set, Treatment};
+use super::statement::{Rule, Statement};
+use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::model::Family;
+
+/// Where a base chain is tied to the packet's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    /// Before routing: packets from elsewhere.
+    Prerouting = 0,
+    /// Packets for this node itself.
+    Input = 1,
+    /// Packets that this node passes on.
+    Forward = 2,
+    /// Packets that this node sends.
+    Output = 3,
+    /// After routing: everything that leaves.
+    Postrouting = 4,
+}
+
+/// The type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainType {
+    /// Every packet.
+    Filter,
+    /// The first packet of each connection; may rewrite addresses.
+    Nat,
+}
+
+/// A chain with its rules; a base chain if it has a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The name.
+    pub name: String,
+    /// Type, hook and priority. Lower priorities see packets first; -200 is connection tracking, -100
+    /// is dstnat, 100 is srcnat.
+    pub base: Option<(ChainType, Hook, i32)>,
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+/// What the static rules depend on, in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The family.
+    pub family: Family,
+    /// The test that a packet does not come from a local pod; without one nothing is local.
+    pub foreign: Option<Statement>,
+    /// Whether everything sent to a ClusterIP is masqueraded.
+    pub masquerade_all: bool,
+    /// The bit of the packet mark that asks for masquerading.
+    pub mark: u32,
+    /// Whether NodePorts answer on whatever address the kernel calls local, instead of on the
+    /// addresses in [`Set::NodeportIps`].
+    pub nodeports_anywhere: bool,
+}
+
+impl Settings {
+    /// The settings of one family.
+    #[must_use]
+    pub fn new(config: &Config, family: Family) -> Self {
+        let of_family = |net: &&IpNet| Family::of_net(net) == family;
+        let foreign = match &config.detect_local {
+            DetectLocal::None | DetectLocal::NodeCidr => None,
+            DetectLocal::BridgeInterface(name) => Some(Statement::InterfaceIsNot(name.clone())),
+            DetectLocal::InterfaceNamePrefix(prefix) => Some(Statement::InterfaceStartsNot(prefix.clone())),
+            DetectLocal::ClusterCidr(cidrs) => {
+                cidrs.iter().find(of_family).copied().map(Statement::SourceNotIn)
+            }
+        };
+        Self {
+            family,
+            foreign,
+            masquerade_all: config.masquerade_all,
+            mark: config.masquerade_mark,
+            nodeports_anywhere: config.node_port_addresses.matches_all(family),
+        }
+    }
+}
+
+fn chain(name: impl Into<String>, rules: Vec<Vec<Statement>>) -> Chain {
+    Chain { name: name.into(), base: None, rules: rules.into_iter().map(Rule).collect() }
+}
+
+fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Vec<Statement>>) -> Chain {
+    Chain { base: Some((kind, hook, priority)), ..chain(name, rules) }
+}
+
+fn goto(chain: impl std::fmt::Display) -> Statement {
+    Statement::Goto(chain.to_string())
+}
+
+fn jump(chain: &str) -> Statement {
+    Statement::Jump(chain.to_string())
+}
+
+/// The chain that an element's verdict leads to.
+#[must_use]
+pub fn service_chain(chain_name: ServiceChain, settings: &Settings) -> Chain {
+    let ServiceChain { lists, treatment, size } = chain_name;
+    let pick = |size| ServiceChain { lists, treatment: Treatment::Pick, size };
+    let rules = match treatment {
+        Treatment::Pick => {
+            let dnat = vec![Statement::ServiceProtocol, Statement::Dnat(lists.endpoints(), size)];
+            // A packet that drew the last index just before a commit took it away finds nothing: it
+            // gets index 0, and never leaves with its destination unchanged.
+            let otherwise = if size == 1 { Statement::Drop } else { goto(pick(1)) };
+            vec![dnat, vec![otherwise]]
+        }
+        Treatment::Cluster => vec![vec![jump("masquerade-foreign")], vec![goto(pick(size))]],
+        Treatment::External => vec![vec![Statement::SetMark(settings.mark)], vec![goto(pick(size))]],
+        Treatment::Shortcut => vec![vec![jump("masquerade-own")], vec![goto(pick(size))]],
+    };
+    chain(chain_name.to_string(), rules)
+}
+
+/// The chains to make for those that elements need: each with the chains it leads to itself, in the
+/// order in which they can be made.
+#[must_use]
+pub fn with_prerequisites(needed: &BTreeSet<ServiceChain>) -> Vec<ServiceChain> {
+    let picks = needed.iter().flat_map(|chain| {
+        let pick = |size| ServiceChain { treatment: Treatment::Pick, size, ..*chain };
+        [pick(1), pick(chain.size)]
+    });
+    let mut all: Vec<ServiceChain> =
+        picks.chain(needed.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
+    all.sort_by_key(|chain| (chain.treatment, chain.lists, chain.size));
+    all
+}
+
+/// Every chain that is always there and has no hook, in the order in which they can be made.
+#[must_use]
+pub fn static_chains(settings: &Settings) -> Vec<Chain> {
+    use Statement::{Drop, In, Reject, RejectTcpReset, Return, SetMark, SourceIsLocal, Tcp, Verdict};
+    let mark = settings.mark;
+    let masquerade_foreign = match (&settings.foreign, settings.masquerade_all) {
+        (_, true) => vec![vec![SetMark(mark)]],
+        (Some(foreign), false) => vec![vec![foreign.clone(), SetMark(mark)]],
+        (None, false) => vec![],
+    };
+    let to_nodeport = |map: Set| {
+        let mut rule = nodeport_address(settings);
+        rule.push(Verdict(map));
+        rule
+    };
+    vec![
+        chain("masquerade-foreign", masquerade_foreign),
+        chain("masquerade-own", vec![vec![SourceIsLocal, SetMark(mark)]]),
+        chain("masquerade-marked", vec![vec![Statement::ClearMark(mark)], vec![Statement::Masquerade]]),
+        chain("dispatch-inside", vec![vec![Verdict(Set::Services)], to_nodeport(Set::Nodeports)]),
+        chain(
+            "dispatch-outside",
+            vec![
+                vec![Verdict(Set::LocalServices)],
+                vec![Verdict(Set::Services)],
+                to_nodeport(Set::LocalNodeports),
+                to_nodeport(Set::Nodeports),
+            ],
+        ),
+        chain(
+            "allowed-or-drop",
+            vec![
+                vec![In(Set::AllowedSources(crate::model::Protocol::Tcp)), Return],
+                vec![In(Set::AllowedSources(crate::model::Protocol::Udp)), Return],
+                vec![In(Set::AllowedSources(crate::model::Protocol::Sctp)), Return],
+                vec![Drop],
+            ],
+        ),
+        chain("source-ranges", vec![vec![In(Set::Restricted), goto("allowed-or-drop")]]),
+        chain("refuse", vec![vec![Tcp, RejectTcpReset], vec![Reject]]),
+        chain(
+            "no-endpoints-verdict",
+            vec![vec![Verdict(Set::NoEndpoints)], to_nodeport(Set::NoEndpointsNodeports)],
+        ),
+        chain("unowned", vec![vec![In(Set::ClusterIps), goto("refuse")], vec![In(Set::ServiceCidrs), Drop]]),
+    ]
+}
+
+/// Every base chain: with them traffic sees the rest.
+#[must_use]
+pub fn base_chains(settings: &Settings) -> Vec<Chain> {
+    use ChainType::{Filter, Nat};
+    use Hook::{Forward, Input, Output, Postrouting, Prerouting};
+    use Statement::{ConnectionHasDnat, ConnectionIsNew, In, MarkIsSet, Masquerade};
+    let new = |chain: &str| vec![ConnectionIsNew, jump(chain)];
+    let prerouting = match &settings.foreign {
+        Some(foreign) => vec![vec![foreign.clone(), goto("dispatch-outside")], vec![goto("dispatch-inside")]],
+        None => vec![vec![goto("dispatch-outside")]],
+    };
+    vec![
+        base("source-ranges-prerouting", Filter, Prerouting, -110, vec![new("source-ranges")]),
+        base("source-ranges-output", Filter, Output, -110, vec![new("source-ranges")]),
+        base("filter-input", Filter, Input, -110, vec![new("no-endpoints-verdict")]),
+        base("filter-forward", Filter, Forward, -110, vec![new("no-endpoints-verdict"), new("unowned")]),
+        base("filter-output", Filter, Output, -90, vec![new("no-endpoints-verdict"), new("unowned")]),
+        base("nat-prerouting", Nat, Prerouting, -100, prerouting),
+        base("nat-output", Nat, Output, -100, vec![vec![goto("dispatch-inside")]]),
+        base(
+            "nat-postrouting",
+            Nat,
+            Postrouting,
+            100,
+            vec![
+                vec![MarkIsSet(settings.mark), goto("masquerade-marked")],
+                vec![ConnectionHasDnat, In(Set::Hairpin), Masquerade],
+            ],
+        ),
+    ]
+}
+
+/// The test that a packet is for an address that takes NodePort traffic. Never loopback.
+fn nodeport_address(settings: &Settings) -> Vec<Statement> {
+    if !settings.nodeports_anywhere {
+        return vec![Statement::In(Set::NodeportIps)];
+    }
+    vec![Statement::DestinationIsLocal, Statement::DestinationNotIn(loopback(settings.family))]
+}
+
+fn loopback(family: Family) -> IpNet {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    match family {
+        Family::V4 => ipnet::Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Family::V6 => ipnet::Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+    }
+}
+
+/// How many sizes of pick chains are made ahead of need, so that a Service that grows does not wait
+/// for a new chain: one on a full table costs 6 ms at 100,000 elements.
+const SPARE_SIZES: u16 = 16;
+
+/// The chains to make when the table is new: what the elements need, and for each kind in use every
+/// size up to half as many again as the largest, at least [`SPARE_SIZES`].
+#[must_use]
+pub fn with_spares(needed: &BTreeSet<ServiceChain>) -> BTreeSet<ServiceChain> {
+    let mut all = needed.clone();
+    for lists in Lists::ALL {
+        for treatment in Treatment::ALL {
+            let sizes = needed.iter().filter(|c| c.lists == lists && c.treatment == treatment);
+            if let Some(largest) = sizes.map(|chain| chain.size).max() {
+                let up_to = largest.saturating_add(largest / 2).clamp(SPARE_SIZES, SPARE_SIZES.max(128));
+                all.extend((1..=up_to).map(|size| ServiceChain { lists, treatment, size }));
+            }
+        }
+    }
+    all
+}
+
+impl NodePortAddresses {
+    /// Whether one of the CIDRs matches every address of the family.
+    #[must_use]
+    pub fn matches_all(&self, family: Family) -> bool {
+        match self {
+            Self::Primary => false,
+            Self::Cidrs(cidrs) => {
+                cidrs.iter().any(|cidr| cidr.prefix_len() == 0 && Family::of_net(cidr) == family)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prerequisites_come_first() {
+        let chain = |name: &str| ServiceChain::parse(name).unwrap();
+        let needed = ["nodeport-external-3", "cluster-2"].map(chain).into_iter().collect();
+        let names: Vec<String> = with_prerequisites(&needed).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            ["pick-1", "pick-2", "nodeport-pick-1", "nodeport-pick-3", "cluster-2", "nodeport-external-3"]
+        );
+    }
+
+    #[test]
+    fn spares_cover_growth() {
+        let needed = BTreeSet::from([ServiceChain::parse("cluster-40").unwrap()]);
+        let sizes: Vec<u16> = with_spares(&needed).iter().map(|chain| chain.size).collect();
+        assert_eq!(sizes, (1..=60).collect::<Vec<u16>>());
+    }
+}

@@ -1,0 +1,325 @@
+//! What the kernel's table looks like, compared with what it should be. EDGE: it asks the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use super::codec::{Item, SetIdentity, net_between, previous_address, read_comment, read_item, read_size};
+use super::connection::Connection;
+use super::element::{Element, ElementData, ElementKey};
+use super::names::{ServiceChain, Set, TABLE, table_comment};
+use super::netlink::Attributes;
+use super::protocol::{chain as chain_attribute, family_number, list, message, rule, set, table};
+use super::ruleset::{Chain, ChainType, Settings, base_chains, service_chain, static_chains};
+use super::wire;
+use crate::model::Family;
+
+/// The table of one family as the kernel holds it.
+#[derive(Debug)]
+pub enum Installed {
+    /// There is no such table.
+    Absent,
+    /// There is one, but not as it should be; it has to be replaced. Says why.
+    Unfit(String),
+    /// It is ours and in order, apart from elements.
+    Fit(Table),
+}
+
+/// A table in order.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Who may change it.
+    pub held_by: HeldBy,
+    /// The chains that elements may lead to.
+    pub chains: BTreeSet<ServiceChain>,
+    /// The most elements a set takes, for sets that have a limit.
+    pub sizes: BTreeMap<Set, u32>,
+    /// All elements.
+    pub elements: Vec<Element>,
+}
+
+/// Who may change a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HeldBy {
+    /// Anybody, or we alone.
+    #[default]
+    Nobody,
+    /// Anybody, until somebody takes it over: its owner has ended and left it behind.
+    Orphan,
+    /// The socket with this netlink port, which is not ours.
+    Other(u32),
+}
+
+/// What a table message says.
+struct Head {
+    flags: u32,
+    owner: Option<u32>,
+    comment: String,
+}
+
+/// Tells who holds our table; `None` without one.
+///
+/// # Errors
+/// What the kernel says.
+pub fn held_by(connection: &mut Connection, family: Family) -> io::Result<Option<HeldBy>> {
+    let own = connection.port();
+    Ok(head(connection, family)?.map(|head| head.held_by(own)))
+}
+
+impl Head {
+    fn held_by(&self, own_port: u32) -> HeldBy {
+        match self.owner {
+            Some(port) if port != own_port => HeldBy::Other(port),
+            None if self.flags & table::OWNED != 0 => HeldBy::Orphan,
+            _ => HeldBy::Nobody,
+        }
+    }
+}
+
+fn head(connection: &mut Connection, family: Family) -> io::Result<Option<Head>> {
+    let mut head = None;
+    connection.dump(
+        message::GET_TABLE,
+        family_number(family),
+        |_| {},
+        |message| {
+            let attributes = message.attributes();
+            if attributes.string(table::NAME) == Some(TABLE) {
+                let comment = attributes.get(table::USER_DATA).and_then(read_comment).unwrap_or_default();
+                head = Some(Head {
+                    flags: attributes.number(table::FLAGS).unwrap_or(0),
+                    owner: attributes.number(table::OWNER),
+                    comment: comment.to_owned(),
+                });
+            }
+        },
+    )?;
+    Ok(head)
+}
+
+/// Reads the table and judges it. Dumps are not atomic: they are repeated until no transaction of
+/// anybody came in between.
+///
+/// # Errors
+/// What the kernel says.
+pub fn read(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        let generation = connection.generation()?;
+        let installed = read_once(connection, settings);
+        if connection.generation()? == generation {
+            return installed;
+        }
+    }
+    Err(io::Error::other(format!(
+        "the nftables of this node change so fast that {TRIES} attempts to read them were overtaken"
+    )))
+}
+
+fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
+    let family = settings.family;
+    let Some(head) = head(connection, family)? else { return Ok(Installed::Absent) };
+    if head.comment != table_comment() {
+        return Ok(Installed::Unfit(format!(
+            "it is not of this version: its comment is \"{}\"",
+            head.comment
+        )));
+    }
+    let chains = match read_chains(connection, settings)? {
+        Ok(chains) => chains,
+        Err(why) => return Ok(Installed::Unfit(why)),
+    };
+    let sizes = match read_sets(connection, family)? {
+        Ok(sizes) => sizes,
+        Err(why) => return Ok(Installed::Unfit(why)),
+    };
+    let mut elements = Vec::new();
+    for set in Set::ALL {
+        if !read_elements(connection, set, family, &mut elements)? {
+            let name = set.name();
+            return Ok(Installed::Unfit(format!("set {name} holds elements that shunt does not write")));
+        }
+    }
+    let held_by = head.held_by(connection.port());
+    Ok(Installed::Fit(Table { held_by, chains, sizes, elements }))
+}
+
+/// Compares chains and rules with what they should be; the service chains that are there.
+fn read_chains(
+    connection: &mut Connection,
+    settings: &Settings,
+) -> io::Result<Result<BTreeSet<ServiceChain>, String>> {
+    let mut found = chain_heads(connection, settings.family)?;
+    let mut rules = rule_texts(connection, settings.family)?;
+    let mut service_chains = BTreeSet::new();
+    let mut expected: Vec<Chain> = static_chains(settings);
+    expected.extend(base_chains(settings));
+    for name in found.keys() {
+        if let Some(chain) = ServiceChain::parse(name) {
+            service_chains.insert(chain);
+            expected.push(service_chain(chain, settings));
+        }
+    }
+    for chain in expected {
+        let head = found.remove(&chain.name);
+        if head != Some(base_text(&chain)) {
+            let what = if head.is_some() { "is tied to another hook" } else { "is missing" };
+            return Ok(Err(format!("chain {} {what}", chain.name)));
+        }
+        let (found, expected) =
+            (rules.remove(&chain.name).unwrap_or_default(), expected_texts(&chain, settings.family));
+        if found != expected {
+            tracing::debug!(chain = chain.name, ?found, ?expected, "rules differ");
+            return Ok(Err(format!("the rules of chain {} are not shunt's", chain.name)));
+        }
+    }
+    match found.into_keys().next() {
+        Some(stranger) => Ok(Err(format!("chain {stranger} is not shunt's"))),
+        None => Ok(Ok(service_chains)),
+    }
+}
+
+/// Chains by name, with their hooks in the words of [`base_text`].
+fn chain_heads(connection: &mut Connection, family: Family) -> io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    connection.dump(
+        message::GET_CHAIN,
+        family_number(family),
+        |_| {},
+        |message| {
+            let attributes = message.attributes();
+            if attributes.string(chain_attribute::TABLE) != Some(TABLE) {
+                return;
+            }
+            let hook = attributes.nested(chain_attribute::HOOK);
+            let text = match (attributes.string(chain_attribute::TYPE), hook.number(1), hook.number(2)) {
+                (Some(kind), Some(hook), Some(priority)) => {
+                    let policy = attributes.number(chain_attribute::POLICY).unwrap_or(0);
+                    let priority = i32::from_be_bytes(priority.to_be_bytes());
+                    format!("{kind} {hook} {priority} {policy}")
+                }
+                _ => String::new(),
+            };
+            let name = attributes.string(chain_attribute::NAME).unwrap_or_default();
+            found.insert(name.to_owned(), text);
+        },
+    )?;
+    Ok(found)
+}
+
+/// `TYPE HOOK PRIORITY POLICY` of a base chain, empty for others.
+fn base_text(chain: &Chain) -> String {
+    const ACCEPT: u32 = 1;
+    chain.base.map_or_else(String::new, |(kind, hook, priority)| {
+        let kind = match kind {
+            ChainType::Filter => "filter",
+            ChainType::Nat => "nat",
+        };
+        format!("{kind} {} {priority} {ACCEPT}", hook as u32)
+    })
+}
+
+/// The rules of every chain, in libnftnl's words.
+fn rule_texts(connection: &mut Connection, family: Family) -> io::Result<BTreeMap<String, Vec<String>>> {
+    let mut rules: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    connection.dump(
+        message::GET_RULE,
+        family_number(family),
+        |w| w.string(rule::TABLE, TABLE),
+        |message| {
+            if let Some((chain, text)) = wire::rule_text(message.whole) {
+                rules.entry(chain).or_default().push(text);
+            }
+        },
+    )?;
+    Ok(rules)
+}
+
+/// The same words for the rules that a chain should have.
+fn expected_texts(chain: &Chain, family: Family) -> Vec<String> {
+    let mut scratch = wire::Scratch::default();
+    let mut text = |rule: &super::statement::Rule| {
+        let mut bytes = Vec::new();
+        wire::rule_message(&mut scratch, &chain.name, &rule.lower(family), family, 0, 0, &mut bytes);
+        wire::rule_text(&bytes).map(|(_, text)| text).unwrap_or_default()
+    };
+    chain.rules.iter().map(&mut text).collect()
+}
+
+/// Compares the sets with what they should be; their sizes.
+fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<BTreeMap<Set, u32>, String>> {
+    let mut sizes = BTreeMap::new();
+    let mut missing: BTreeSet<Set> = Set::ALL.into();
+    let mut wrong = None;
+    connection.dump(
+        message::GET_SET,
+        family_number(family),
+        |w| w.string(set::TABLE, TABLE),
+        |message| {
+            let attributes = message.attributes();
+            let name = attributes.string(set::NAME).unwrap_or_default();
+            let anonymous = attributes.number(set::FLAGS).unwrap_or(0) & set::ANONYMOUS == set::ANONYMOUS;
+            match Set::from_name(name) {
+                Some(found) if SetIdentity::read(attributes) == SetIdentity::of(found, family) => {
+                    missing.remove(&found);
+                    sizes.extend(read_size(attributes).map(|size| (found, size)));
+                }
+                None if anonymous => {}
+                _ => wrong = Some(format!("set {name} is not shunt's")),
+            }
+        },
+    )?;
+    let missing = missing.first().map(|set| format!("set {} is missing", set.name()));
+    Ok(wrong.or(missing).map_or(Ok(sizes), Err))
+}
+
+/// Reads the elements of a set; false if one of them is nothing that shunt writes.
+fn read_elements(
+    connection: &mut Connection,
+    set: Set,
+    family: Family,
+    elements: &mut Vec<Element>,
+) -> io::Result<bool> {
+    let mut all_ours = true;
+    let mut edges: BTreeMap<IpAddr, bool> = BTreeMap::new();
+    connection.dump(
+        message::GET_ELEMENT,
+        family_number(family),
+        |w| {
+            w.string(list::TABLE, TABLE);
+            w.string(list::SET, set.name());
+        },
+        |message| {
+            for (_, item) in message.attributes().nested(list::ELEMENTS) {
+                match read_item(set, Attributes(item), family) {
+                    Some(Item::Element(element)) => elements.push(element),
+                    Some(Item::RangeStart(address)) => _ = edges.insert(address, true),
+                    Some(Item::RangeEnd(address)) => _ = edges.entry(address).or_insert(false),
+                    None => all_ours = false,
+                }
+            }
+        },
+    )?;
+    Ok(all_ours && ranges(set, &edges, family, elements))
+}
+
+/// Puts the edges of plain ranges together; false if one is no CIDR.
+fn ranges(set: Set, edges: &BTreeMap<IpAddr, bool>, family: Family, elements: &mut Vec<Element>) -> bool {
+    let last = match family {
+        Family::V4 => IpAddr::from([255; 4]),
+        Family::V6 => IpAddr::from([255; 16]),
+    };
+    let mut all_cidrs = true;
+    for (start, _) in edges.iter().filter(|(_, starts)| **starts) {
+        let after = (std::ops::Bound::Excluded(*start), std::ops::Bound::Unbounded);
+        let behind = edges.range(after).next().and_then(|(address, _)| previous_address(*address));
+        match net_between(*start, behind.unwrap_or(last)) {
+            Some(net) => {
+                let key = ElementKey::Range(net);
+                elements.push(Element { set, key, data: ElementData::None, comment: None });
+            }
+            None => all_cidrs = false,
+        }
+    }
+    all_cidrs
+}

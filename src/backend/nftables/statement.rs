@@ -1,0 +1,243 @@
+//! What our rules are made of, in nft's words and in the kernel's expressions. PURE.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::expr::{Compare, Expr, Load, Register};
+use super::names::{Field, Set, TARGET_FIELDS, family_word};
+use crate::model::Family;
+
+/// `IFNAMSIZ`: an interface name is compared with its padding.
+const INTERFACE_NAME: usize = 16;
+
+/// One statement of a rule: a match, or what is done with a packet that matched so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// `ip saddr != NET`.
+    SourceNotIn(IpNet),
+    /// `ip daddr != NET`.
+    DestinationNotIn(IpNet),
+    /// `iifname != "NAME"`: the packet did not come in through this interface.
+    InterfaceIsNot(String),
+    /// `iifname != "PREFIX*"`: nor through one whose name starts like this.
+    InterfaceStartsNot(String),
+    /// `fib saddr type local`: the source is an address of this node.
+    SourceIsLocal,
+    /// `fib daddr type local`: the destination is an address of this node.
+    DestinationIsLocal,
+    /// `meta l4proto { tcp, udp, sctp }`.
+    ServiceProtocol,
+    /// `meta l4proto tcp`.
+    Tcp,
+    /// `KEY @set`: the packet is in the set.
+    In(Set),
+    /// `ct state new`.
+    ConnectionIsNew,
+    /// `ct status dnat`.
+    ConnectionHasDnat,
+    /// `meta mark & MARK != 0`.
+    MarkIsSet(u32),
+    /// `meta mark set meta mark | MARK`.
+    SetMark(u32),
+    /// `meta mark set meta mark ^ MARK`, of a packet that has the mark.
+    ClearMark(u32),
+    /// `KEY vmap @map`.
+    Verdict(Set),
+    /// `dnat ip to KEY . numgen random mod SIZE map @map`.
+    Dnat(Set, u16),
+    /// `masquerade fully-random`.
+    Masquerade,
+    /// `jump CHAIN`.
+    Jump(String),
+    /// `goto CHAIN`.
+    Goto(String),
+    /// `return`.
+    Return,
+    /// `drop`.
+    Drop,
+    /// `reject with tcp reset`.
+    RejectTcpReset,
+    /// `reject`: ICMP port unreachable.
+    Reject,
+}
+
+/// A rule: statements from first to last, as long as the packet matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule(pub Vec<Statement>);
+
+impl Statement {
+    /// The statement in nft syntax.
+    #[must_use]
+    pub fn text(&self, family: Family) -> String {
+        let ip = family_word(family);
+        match self {
+            Self::SourceNotIn(net) => format!("{ip} saddr != {}", net_text(net)),
+            Self::DestinationNotIn(net) => format!("{ip} daddr != {}", net_text(net)),
+            Self::InterfaceIsNot(name) => format!("iifname != \"{name}\""),
+            Self::InterfaceStartsNot(prefix) => format!("iifname != \"{prefix}*\""),
+            Self::SourceIsLocal => "fib saddr type local".into(),
+            Self::DestinationIsLocal => "fib daddr type local".into(),
+            Self::ServiceProtocol => "meta l4proto { tcp, udp, sctp }".into(),
+            Self::Tcp => "meta l4proto tcp".into(),
+            Self::In(set) => format!("{} @{}", key_text(set.key(), family), set.name()),
+            Self::ConnectionIsNew => "ct state new".into(),
+            Self::ConnectionHasDnat => "ct status dnat".into(),
+            Self::MarkIsSet(mark) => format!("meta mark & {mark:#010x} != 0"),
+            Self::SetMark(mark) => format!("meta mark set meta mark | {mark:#010x}"),
+            Self::ClearMark(mark) => format!("meta mark set meta mark ^ {mark:#010x}"),
+            Self::Verdict(map) => format!("{} vmap @{}", key_text(map.key(), family), map.name()),
+            Self::Dnat(map, size) => {
+                let key = key_text(map.key(), family).replace("mod 65536", &format!("mod {size}"));
+                format!("dnat {ip} to {key} map @{}", map.name())
+            }
+            Self::Masquerade => "masquerade fully-random".into(),
+            Self::Jump(chain) => format!("jump {chain}"),
+            Self::Goto(chain) => format!("goto {chain}"),
+            Self::Return => "return".into(),
+            Self::Drop => "drop".into(),
+            Self::RejectTcpReset => "reject with tcp reset".into(),
+            Self::Reject => "reject".into(),
+        }
+    }
+
+    /// The statement as kernel expressions, appended to `out`.
+    pub fn lower(&self, family: Family, out: &mut Vec<Expr>) {
+        let reg1 = Register::FIRST;
+        match self {
+            Self::SourceNotIn(net) => not_in(Field::Source, net, family, out),
+            Self::DestinationNotIn(net) => not_in(Field::Destination, net, family, out),
+            Self::InterfaceIsNot(name) => {
+                let mut bytes = name.as_bytes().to_vec();
+                bytes.resize(INTERFACE_NAME, 0);
+                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+            }
+            Self::InterfaceStartsNot(prefix) => {
+                let bytes = prefix.as_bytes().to_vec();
+                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+            }
+            Self::SourceIsLocal => out.extend([Expr::FibType { source: true }, Expr::local_type()]),
+            Self::DestinationIsLocal => out.extend([Expr::FibType { source: false }, Expr::local_type()]),
+            Self::ServiceProtocol => {
+                out.extend([Expr::Load(Load::L4Proto, reg1), Expr::AnonymousProtocols]);
+            }
+            Self::Tcp => {
+                out.extend([Expr::Load(Load::L4Proto, reg1), Expr::Cmp(Compare::Equal, vec![6])]);
+            }
+            Self::In(set) => {
+                load_key(set.key(), 0, family, out);
+                out.push(Expr::Lookup { set: *set, into: None });
+            }
+            Self::ConnectionIsNew => out.extend(bit_is_set(Load::CtState, 8)),
+            Self::ConnectionHasDnat => out.extend(bit_is_set(Load::CtStatus, 32)),
+            Self::MarkIsSet(mark) => out.extend(bit_is_set(Load::Mark, *mark)),
+            Self::SetMark(mark) => out.extend(change_mark(!mark, *mark)),
+            Self::ClearMark(mark) => out.extend(change_mark(!0, *mark)),
+            Self::Verdict(map) => {
+                load_key(map.key(), 0, family, out);
+                out.push(Expr::Lookup { set: *map, into: Some(Register::VERDICT) });
+            }
+            Self::Dnat(map, size) => {
+                load_key(map.key(), *size, family, out);
+                out.push(Expr::Lookup { set: *map, into: Some(reg1) });
+                let port = reg1.after(Field::Destination.len(family));
+                out.push(Expr::Dnat { family, address: reg1, port });
+            }
+            Self::Masquerade => out.push(Expr::Masquerade),
+            Self::Jump(chain) => out.push(Expr::Jump(chain.clone())),
+            Self::Goto(chain) => out.push(Expr::Goto(chain.clone())),
+            Self::Return => out.push(Expr::Return),
+            Self::Drop => out.push(Expr::Drop),
+            Self::RejectTcpReset => out.push(Expr::RejectTcpReset),
+            Self::Reject => out.push(Expr::RejectPort(family)),
+        }
+    }
+}
+
+impl Rule {
+    /// The rule in nft syntax.
+    #[must_use]
+    pub fn text(&self, family: Family) -> String {
+        self.0.iter().map(|statement| statement.text(family)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The rule as kernel expressions.
+    #[must_use]
+    pub fn lower(&self, family: Family) -> Vec<Expr> {
+        let mut out = Vec::new();
+        self.0.iter().for_each(|statement| statement.lower(family, &mut out));
+        out
+    }
+}
+
+/// A host address prints without its prefix length, as nft does.
+fn net_text(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+/// Fields joined as nft writes a concatenation.
+pub(super) fn key_text(fields: &[Field], family: Family) -> String {
+    fields.iter().map(|field| field.text(family)).collect::<Vec<_>>().join(" . ")
+}
+
+/// The fields that a `Data::Target` consists of, in nft syntax.
+pub(super) fn target_text(family: Family) -> String {
+    key_text(TARGET_FIELDS, family)
+}
+
+/// Loads the fields of a key one after the other from register 1 on; `size` bounds the index field.
+fn load_key(fields: &[Field], size: u16, family: Family, out: &mut Vec<Expr>) {
+    let mut register = Register::FIRST;
+    for field in fields {
+        let load = match field {
+            Field::Source => Load::Source(family, Field::Source.len(family)),
+            Field::Destination => Load::Destination(family, Field::Destination.len(family)),
+            Field::L4Proto => Load::L4Proto,
+            Field::Port | Field::PortOf(_) => Load::DestinationPort,
+            Field::Index => Load::Random(size),
+        };
+        out.push(Expr::Load(load, register));
+        register = register.after(field.len(family));
+    }
+}
+
+/// `field != net`. A prefix of whole bytes is compared without a mask, as nft itself does.
+fn not_in(field: Field, net: &IpNet, family: Family, out: &mut Vec<Expr>) {
+    let address = match net.network() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let prefix = usize::from(net.prefix_len());
+    let whole_bytes = prefix.is_multiple_of(8) && prefix > 0;
+    let length = if whole_bytes { prefix / 8 } else { address.len() };
+    let bytes = u32::try_from(length).unwrap_or(field.len(family));
+    let load = match field {
+        Field::Source => Load::Source(family, bytes),
+        _ => Load::Destination(family, bytes),
+    };
+    out.push(Expr::Load(load, Register::FIRST));
+    if !whole_bytes {
+        let mask = match net.netmask() {
+            IpAddr::V4(mask) => mask.octets().to_vec(),
+            IpAddr::V6(mask) => mask.octets().to_vec(),
+        };
+        out.push(Expr::Mask { mask, xor: vec![0; length] });
+    }
+    out.push(Expr::Cmp(Compare::NotEqual, address[..length].to_vec()));
+}
+
+fn bit_is_set(load: Load, bit: u32) -> [Expr; 3] {
+    [
+        Expr::Load(load, Register::FIRST),
+        Expr::Mask { mask: bit.to_ne_bytes().to_vec(), xor: vec![0; 4] },
+        Expr::Cmp(Compare::NotEqual, vec![0; 4]),
+    ]
+}
+
+fn change_mark(mask: u32, xor: u32) -> [Expr; 3] {
+    [
+        Expr::Load(Load::Mark, Register::FIRST),
+        Expr::Mask { mask: mask.to_ne_bytes().to_vec(), xor: xor.to_ne_bytes().to_vec() },
+        Expr::StoreMark,
+    ]
+}

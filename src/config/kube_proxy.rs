@@ -1,0 +1,307 @@
+//! `KubeProxyConfiguration` (v1alpha1 of kube-proxy v1.36): the fields that take effect. PURE.
+//!
+//! The names, values and defaults are those of `staging/src/k8s.io/kube-proxy/config/v1alpha1` and
+//! `pkg/proxy/apis/config` in kubernetes/kubernetes. What is only accepted is in [`super::accepted`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::document::Value;
+use super::error::ConfigError;
+use super::fields::{Section, flag, number, text};
+use super::{
+    Config, DetectLocal, HEALTHZ_PORT, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses, accepted,
+    node_name,
+};
+
+/// The longest name of an interface: `IFNAMSIZ` of include/uapi/linux/if.h without the final zero.
+const LONGEST_INTERFACE: usize = 15;
+
+/// `mode` as it was written; all of them run as [`Mode::Nftables`] so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Empty: nftables here, iptables in kube-proxy.
+    Unset,
+    Nftables,
+    Iptables,
+    Ipvs,
+    Userspace,
+    Auto,
+}
+
+impl Written {
+    /// Whether the section `iptables` would be used: kube-proxy takes an empty mode for iptables.
+    fn uses_iptables(self) -> bool {
+        matches!(self, Self::Unset | Self::Iptables)
+    }
+
+    fn uses_ipvs(self) -> bool {
+        self == Self::Ipvs
+    }
+
+    /// Whether the section `nftables` is used, by kube-proxy or by us.
+    fn uses_nftables(self) -> bool {
+        !matches!(self, Self::Iptables | Self::Ipvs)
+    }
+}
+
+/// Reads every field of the configuration; the caller finishes the section.
+pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
+    let written = mode(whole)?;
+    let masquerade = masquerade(whole, written)?;
+    let detect_local = detect_local(whole)?;
+    let node_port_addresses = node_port_addresses(whole)?;
+    let node_name = whole.parsed("hostnameOverride", node_name::parse)?;
+    let kubeconfig = whole.section("clientConnection", |client| {
+        let kubeconfig = client.text("kubeconfig")?;
+        accepted::client_connection(client)?;
+        Ok(kubeconfig)
+    })?;
+    let verbosity = whole.section("logging", |logging| {
+        let verbosity = logging.get("verbosity", number(0, i32::MAX))?;
+        accepted::logging(logging)?;
+        Ok(verbosity)
+    })?;
+    let (healthz, metrics) = served(whole)?;
+    accepted::rest(whole)?;
+    Ok(Config {
+        mode: Mode::Nftables,
+        detect_local,
+        masquerade_all: masquerade.all,
+        masquerade_mark: 1 << masquerade.bit,
+        node_port_addresses,
+        node_name: node_name.map(|name| name.to_string()),
+        kubeconfig: kubeconfig.map(Into::into),
+        metrics_address: Some(metrics),
+        healthz_address: Some(healthz),
+        verbosity: verbosity.unwrap_or_default().unsigned_abs(),
+    })
+}
+
+/// `mode`, with a warning for each that is not built yet.
+fn mode(whole: &mut Section<'_>) -> Result<Written, ConfigError> {
+    let written = whole.parsed("mode", |mode| match mode {
+        "nftables" => Ok(Written::Nftables),
+        "iptables" => Ok(Written::Iptables),
+        "ipvs" => Ok(Written::Ipvs),
+        "userspace" => Ok(Written::Userspace),
+        "auto" => Ok(Written::Auto),
+        _ => Err(format!("must be nftables, iptables, ipvs, userspace, auto or empty, not `{mode}`")),
+    })?;
+    let written = written.unwrap_or(Written::Unset);
+    let differs = match written {
+        Written::Unset | Written::Nftables => return Ok(written),
+        Written::Iptables => {
+            "iptables is not built yet, this node runs as nftables: NodePorts do not answer on localhost, \
+             nor on all addresses of the node unless nodePortAddresses says so, and a port that a ClusterIP does \
+             not have is rejected instead of let through"
+        }
+        Written::Ipvs => {
+            "ipvs is not built yet, this node runs as nftables: NodePorts do not answer on all addresses of \
+             the node unless nodePortAddresses says so, there is no interface kube-ipvs0, endpoints are chosen at \
+             random whatever the scheduler, and a port that a ClusterIP does not have is rejected"
+        }
+        Written::Userspace => {
+            "userspace is not built yet, this node runs as nftables, which needs CAP_NET_ADMIN and nf_tables \
+             in the kernel"
+        }
+        Written::Auto => {
+            "auto is not built yet, this node runs as nftables and does not fall back to userspace relays"
+        }
+    };
+    whole.warn("mode", differs);
+    Ok(written)
+}
+
+/// Which packets are masqueraded on request, and by which bit of the mark.
+#[derive(Clone, Copy)]
+struct Masquerade {
+    all: bool,
+    bit: i32,
+}
+
+/// The sections of the modes. The masquerade settings of `iptables` count in the modes iptables and
+/// ipvs, those of `nftables` in all others.
+fn masquerade(whole: &mut Section<'_>, written: Written) -> Result<Masquerade, ConfigError> {
+    let iptables = whole.section("iptables", |section| {
+        section.set_in_force(written.uses_iptables());
+        let masquerade = masquerade_fields(section)?;
+        if written == Written::Unset {
+            warn_of_unused(section, masquerade);
+        }
+        accepted::iptables(section)?;
+        Ok(masquerade)
+    })?;
+    let nftables = whole.section("nftables", |section| {
+        section.set_in_force(written.uses_nftables());
+        let masquerade = masquerade_fields(section)?;
+        accepted::nftables(section)?;
+        Ok(masquerade)
+    })?;
+    whole.section("ipvs", |section| {
+        section.set_in_force(written.uses_ipvs());
+        accepted::ipvs(section)
+    })?;
+    Ok(if written.uses_nftables() { nftables } else { iptables })
+}
+
+fn masquerade_fields(section: &mut Section<'_>) -> Result<Masquerade, ConfigError> {
+    let bit = section.get("masqueradeBit", number(0, 31))?;
+    let all = section.get("masqueradeAll", flag)?;
+    Ok(Masquerade { all: all.unwrap_or_default(), bit: bit.unwrap_or(DEFAULT_BIT) })
+}
+
+const DEFAULT_BIT: i32 = MASQUERADE_BIT.cast_signed();
+
+/// kube-proxy without a mode honours the section `iptables`; we do not, and say what to write instead.
+fn warn_of_unused(section: &mut Section<'_>, masquerade: Masquerade) {
+    if masquerade.bit != DEFAULT_BIT {
+        section.warn(
+            "masqueradeBit",
+            "has no effect, an empty mode means nftables here: set nftables.masqueradeBit",
+        );
+    }
+    if masquerade.all {
+        section.warn(
+            "masqueradeAll",
+            "has no effect, an empty mode means nftables here: set nftables.masqueradeAll",
+        );
+    }
+}
+
+/// `detectLocalMode` and what belongs to it.
+fn detect_local(whole: &mut Section<'_>) -> Result<DetectLocal, ConfigError> {
+    let cidrs = whole.parsed("clusterCIDR", cluster_cidrs)?.unwrap_or_default();
+    let (bridge, prefix) = whole.section("detectLocal", |detect| {
+        let bridge = detect.parsed("bridgeInterface", interface)?;
+        Ok((bridge, detect.parsed("interfaceNamePrefix", interface)?))
+    })?;
+    let missing = |whole: &Section<'_>, field: &str, mode: &str| {
+        whole.wrong(field, None, format!("must be set: detectLocalMode is {mode}"))
+    };
+    let mode = whole.parsed("detectLocalMode", |mode| {
+        let modes = ["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"];
+        let known = modes.iter().find(|known| **known == mode).copied();
+        known.ok_or_else(|| format!("must be {} or empty, not `{mode}`", modes.join(", ")))
+    })?;
+    Ok(match mode {
+        Some("NodeCIDR") => DetectLocal::NodeCidr,
+        Some(mode @ "BridgeInterface") => DetectLocal::BridgeInterface(
+            bridge.ok_or_else(|| missing(whole, "detectLocal.bridgeInterface", mode))?,
+        ),
+        Some(mode @ "InterfaceNamePrefix") => DetectLocal::InterfaceNamePrefix(
+            prefix.ok_or_else(|| missing(whole, "detectLocal.interfaceNamePrefix", mode))?,
+        ),
+        _ if cidrs.is_empty() => {
+            whole.warn(
+                "clusterCIDR",
+                "is not set, so local pods cannot be told from other clients: nothing sent to a ClusterIP is \
+                 masqueraded unless masqueradeAll is set",
+            );
+            DetectLocal::None
+        }
+        _ => DetectLocal::ClusterCidr(cidrs),
+    })
+}
+
+/// `clusterCIDR`: one CIDR, or one a family with a comma between them.
+fn cluster_cidrs(text: &str) -> Result<Vec<IpNet>, String> {
+    let cidrs = text.split(',').map(|part| cidr(part.trim())).collect::<Result<Vec<_>, _>>()?;
+    let four = cidrs.iter().filter(|cidr| matches!(cidr, IpNet::V4(_))).count();
+    if four > 1 || cidrs.len() - four > 1 {
+        return Err(format!("must have at most one CIDR of each family, not `{text}`"));
+    }
+    Ok(cidrs)
+}
+
+/// A range of addresses; host bits are cut off, as in kube-proxy.
+pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
+    let parsed: Result<IpNet, _> = text.parse();
+    parsed
+        .map(|cidr| cidr.trunc())
+        .map_err(|_| format!("must be a CIDR such as 10.244.0.0/16 or fd00:10:244::/56, not `{text}`"))
+}
+
+/// The name of an interface, or the beginning of one, with the rules of `dev_valid_name` in
+/// net/core/dev.c.
+fn interface(name: &str) -> Result<String, String> {
+    let foreign = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    if name.len() > LONGEST_INTERFACE || name.contains(foreign) || name == "." || name == ".." {
+        return Err(format!(
+            "must be the name of an interface (at most {LONGEST_INTERFACE} bytes, no slash, colon or space), not \
+             `{name}`"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// One entry of `nodePortAddresses`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NodePortEntry {
+    Primary,
+    Cidr(IpNet),
+}
+
+/// `nodePortAddresses`: the word `primary` alone, or CIDRs.
+fn node_port_addresses(whole: &mut Section<'_>) -> Result<NodePortAddresses, ConfigError> {
+    const NAME: &str = "nodePortAddresses";
+    let entries = whole.list(NAME, |value: &Value| match text(value)?.as_str() {
+        "primary" => Ok(NodePortEntry::Primary),
+        text => {
+            cidr(text).map(NodePortEntry::Cidr).map_err(|problem| format!("{problem}, or the word primary"))
+        }
+    })?;
+    if entries == [NodePortEntry::Primary] || entries.is_empty() {
+        return Ok(NodePortAddresses::Primary);
+    }
+    if entries.contains(&NodePortEntry::Primary) {
+        let problem = "must be either the word primary alone or a list of CIDRs, not both".to_owned();
+        return Err(whole.wrong(NAME, None, problem));
+    }
+    let mut cidrs: Vec<IpNet> = entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            NodePortEntry::Cidr(cidr) => Some(cidr),
+            NodePortEntry::Primary => None,
+        })
+        .collect();
+    // a family without a CIDR is open on all its addresses: pkg/proxy/util/nodeport_addresses.go
+    for all in [Ipv4Net::default().into(), Ipv6Net::default().into()] {
+        let same_family = |cidr: &IpNet| cidr.addr().is_ipv4() == IpNet::addr(&all).is_ipv4();
+        if !cidrs.iter().any(same_family) {
+            cidrs.push(all);
+        }
+    }
+    Ok(NodePortAddresses::Cidrs(cidrs))
+}
+
+/// `healthzBindAddress` and `metricsBindAddress`, whose defaults follow the family of `bindAddress`.
+fn served(whole: &mut Section<'_>) -> Result<(SocketAddr, SocketAddr), ConfigError> {
+    let node = whole.parsed("bindAddress", |text| {
+        text.parse::<IpAddr>().map_err(|_| format!("must be an IP address, not `{text}`"))
+    })?;
+    let (any, local): (IpAddr, IpAddr) = match node {
+        Some(IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
+        _ => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+    };
+    if node.is_some_and(|node| !node.is_unspecified()) {
+        whole.warn(
+            "bindAddress",
+            "is not honoured yet: the node's own addresses are those of its Node object or its interfaces; only \
+             the defaults of healthzBindAddress and metricsBindAddress follow its family",
+        );
+    }
+    let healthz = whole.parsed("healthzBindAddress", |text| bind_address(text, HEALTHZ_PORT))?;
+    let metrics = whole.parsed("metricsBindAddress", |text| bind_address(text, METRICS_PORT))?;
+    Ok((healthz.unwrap_or((any, HEALTHZ_PORT).into()), metrics.unwrap_or((local, METRICS_PORT).into())))
+}
+
+/// An address with a port, or alone: then with the default port.
+fn bind_address(text: &str, port: u16) -> Result<SocketAddr, String> {
+    let alone = || text.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port));
+    let parsed = text.parse::<SocketAddr>().or_else(|_| alone()).ok();
+    parsed.filter(|address| address.port() != 0).ok_or_else(|| {
+        format!("must be an IP address and a port from 1 to 65535, such as 0.0.0.0:{port}, not `{text}`")
+    })
+}

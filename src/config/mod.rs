@@ -1,0 +1,170 @@
+//! The effective configuration, validated. This is all the rest of the program sees of flags and files.
+//!
+//! ```text
+//!  text ─▶ document ─▶ fields ─▶ kube_proxy, accepted ─▶ Config and Warnings
+//! ```
+//!
+//! Only [`load`] and [`node_name`]'s host name touch the node; everything else is PURE. Nothing here
+//! logs: warnings are values, and whoever starts or reloads decides what becomes of them.
+
+mod accepted;
+mod document;
+mod duration;
+mod error;
+mod fields;
+mod kube_proxy;
+pub mod node_name;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+pub use error::{ConfigError, Place};
+
+/// One validated configuration. [`Config::default`] is what an empty `KubeProxyConfiguration` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How this node's traffic rules are programmed.
+    pub mode: Mode,
+    /// How traffic from this node's own pods is told from other traffic.
+    pub detect_local: DetectLocal,
+    /// Masquerade everything that is sent to a ClusterIP.
+    pub masquerade_all: bool,
+    /// The bit of the packet mark that asks for masquerading: `1 << masqueradeBit`.
+    pub masquerade_mark: u32,
+    /// The node addresses on which NodePorts answer.
+    pub node_port_addresses: NodePortAddresses,
+    /// `hostnameOverride`; `--node-name` wins over it, the host name stands in for both.
+    pub node_name: Option<String>,
+    /// `clientConnection.kubeconfig`; `--kubeconfig` wins over it.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where /metrics is served; `None` where it is switched off, which a file cannot say: there an
+    /// empty `metricsBindAddress` is the default, 127.0.0.1:10249.
+    pub metrics_address: Option<SocketAddr>,
+    /// Where /healthz and /livez are served; `None` as above, the default is 0.0.0.0:10256.
+    pub healthz_address: Option<SocketAddr>,
+    /// `logging.verbosity`, as klog counts: 0 the least, 10 everything. `--v` wins over it.
+    pub verbosity: u32,
+}
+
+/// The bit of the packet mark that kube-proxy uses where nothing else is configured.
+const MASQUERADE_BIT: u32 = 14;
+
+/// The port of /metrics.
+const METRICS_PORT: u16 = 10249;
+
+/// The port of /healthz.
+const HEALTHZ_PORT: u16 = 10256;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            detect_local: DetectLocal::default(),
+            masquerade_all: false,
+            masquerade_mark: 1 << MASQUERADE_BIT,
+            node_port_addresses: NodePortAddresses::default(),
+            node_name: None,
+            kubeconfig: None,
+            metrics_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
+            healthz_address: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
+            verbosity: 0,
+        }
+    }
+}
+
+/// A configuration with what its user has to know about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// What was written in the file and is not honoured, one entry a field.
+    pub warnings: Vec<Warning>,
+}
+
+/// A field that does not do what it would do in kube-proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The path of the field, such as `conntrack.min`.
+    pub field: String,
+    /// What that means for the user: the rest of the sentence that the path begins.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.message)
+    }
+}
+
+/// Reads the `KubeProxyConfiguration` in the file `path`.
+///
+/// # Errors
+/// A file that cannot be read, and everything of [`parse`].
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(&text, path)
+}
+
+/// Reads the one `KubeProxyConfiguration` among the documents of `text`, YAML or JSON; `path` is the
+/// name that errors give to the file.
+///
+/// # Errors
+/// Text that is neither YAML nor JSON, no such document or several, unknown fields, wrong values.
+pub fn parse(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
+    let mut whole = fields::Section::whole(path, document::pick(text, path)?);
+    let config = kube_proxy::read(&mut whole)?;
+    Ok(Loaded { config, warnings: whole.finish()? })
+}
+
+/// A proxy mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// nftables over netlink.
+    #[default]
+    Nftables,
+}
+
+/// `detectLocalMode` with its argument.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// No detector: nothing is local, nothing sent to a ClusterIP is masqueraded.
+    #[default]
+    None,
+    /// Local pods are those whose source address is in one of these CIDRs (at most one a family).
+    ClusterCidr(Vec<IpNet>),
+    /// Local pods are those whose source address is in one of the `spec.podCIDRs` of our Node.
+    NodeCidr,
+    /// Local traffic comes in from the bridge of this name (at most 15 bytes).
+    BridgeInterface(String),
+    /// Local traffic comes in from an interface whose name begins with this (at most 15 bytes).
+    InterfaceNamePrefix(String),
+}
+
+/// `nodePortAddresses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The node IPs of the Node object; without one, the addresses of the interfaces that carry
+    /// the default route.
+    #[default]
+    Primary,
+    /// The node's addresses that lie in one of these CIDRs. A family for which the file lists none
+    /// has its match-all CIDR here, because kube-proxy opens all its addresses then.
+    Cidrs(Vec<IpNet>),
+}
+
+impl NodePortAddresses {
+    /// Whether an address that the kernel holds is chosen by one of the CIDRs.
+    #[must_use]
+    pub fn admits(&self, address: &IpAddr) -> bool {
+        match self {
+            Self::Primary => false,
+            Self::Cidrs(cidrs) => !address.is_loopback() && cidrs.iter().any(|cidr| cidr.contains(address)),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Files in, configurations, warnings and errors out.
+
+mod errors;
+mod warnings;
+
+use std::path::Path;
+
+use super::*;
+
+const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+/// What kubeadm v1.36 stores in the ConfigMap kube-proxy of an untouched dual-stack cluster.
+const KUBEADM: &str = r#"
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection:
+  acceptContentTypes: ""
+  burst: 0
+  contentType: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+  qps: 0
+clusterCIDR: 10.244.0.0/16,fd00:10:244::/56
+configSyncPeriod: 0s
+conntrack:
+  maxPerCore: null
+  min: null
+  tcpBeLiberal: false
+  tcpCloseWaitTimeout: null
+  tcpEstablishedTimeout: null
+  udpStreamTimeout: 0s
+  udpTimeout: 0s
+detectLocal:
+  bridgeInterface: ""
+  interfaceNamePrefix: ""
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables:
+  localhostNodePorts: null
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+ipvs:
+  excludeCIDRs: null
+  minSyncPeriod: 0s
+  scheduler: ""
+  strictARP: false
+  syncPeriod: 0s
+  tcpFinTimeout: 0s
+  tcpTimeout: 0s
+  udpTimeout: 0s
+kind: KubeProxyConfiguration
+logging:
+  flushFrequency: 0
+  options:
+    json:
+      infoBufferSize: "0"
+    text:
+      infoBufferSize: "0"
+  verbosity: 0
+metricsBindAddress: ""
+mode: ""
+nftables:
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel:
+  enableDSR: false
+  forwardHealthCheckVip: false
+  networkName: ""
+  rootHnsEndpointName: ""
+  sourceVip: ""
+"#;
+
+/// What kind hands to kubeadm: several documents, of which one is ours.
+const KIND: &str = r#"# made by kind
+apiVersion: kubeadm.k8s.io/v1beta3
+kind: ClusterConfiguration
+networking:
+  podSubnet: "10.244.0.0/16"
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failSwapOn: false
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+metadata:
+  name: config
+mode: "nftables"
+iptables:
+  minSyncPeriod: 1s
+conntrack:
+# a comment that is not indented
+  maxPerCore: 0
+  tcpEstablishedTimeout: 0s
+"#;
+
+fn read(text: &str) -> Result<Loaded, ConfigError> {
+    parse(text, Path::new("proxy.yaml"))
+}
+
+/// A configuration with `fields`, and a clusterCIDR to keep it quiet.
+fn with(fields: &str) -> Result<Loaded, ConfigError> {
+    read(&format!("{HEAD}clusterCIDR: 10.244.0.0/16\n{fields}"))
+}
+
+fn cidrs(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn warned_fields(loaded: &Loaded) -> Vec<&str> {
+    loaded.warnings.iter().map(|warning| warning.field.as_str()).collect()
+}
+
+#[test]
+fn the_file_of_kubeadm_is_read_without_a_warning() {
+    let expected = Config {
+        detect_local: DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16", "fd00:10:244::/56"])),
+        kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
+        ..Config::default()
+    };
+    assert_eq!(read(KUBEADM).unwrap(), Loaded { config: expected, warnings: vec![] });
+}
+
+#[test]
+fn the_file_of_kind_is_read_and_only_its_own_document_counts() {
+    let loaded = read(KIND).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(warned_fields(&loaded), ["clusterCIDR"]);
+}
+
+#[test]
+fn json_is_read_as_well() {
+    let texts = [
+        "{\"apiVersion\":\"kubeproxy.config.k8s.io/v1alpha1\",\"kind\":\"KubeProxyConfiguration\",\
+         \"clusterCIDR\":\"10.0.0.0/8\",\"nftables\":{\"masqueradeBit\":3,\"syncPeriod\":null}}",
+        "{\n\t\"apiVersion\": \"kubeproxy.config.k8s.io/v1alpha1\",\n\t\"kind\": \"KubeProxyConfiguration\",\n\
+         \t\"clusterCIDR\": \"10.0.0.0\\/8\",\n\t\"nftables\": {\n\t\t\"masqueradeBit\": 3\n\t}\n}\n",
+    ];
+    for text in texts {
+        let loaded = read(text).unwrap();
+        assert_eq!(loaded.config.masquerade_mark, 8);
+        assert_eq!(loaded.config.detect_local, DetectLocal::ClusterCidr(cidrs(&["10.0.0.0/8"])));
+        assert_eq!(loaded.warnings, []);
+    }
+}
+
+#[test]
+fn an_empty_configuration_is_the_default_and_says_that_nothing_is_local() {
+    let loaded = read(HEAD).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(warned_fields(&loaded), ["clusterCIDR"]);
+    assert_eq!(loaded.config.masquerade_mark, 0x4000);
+}
+
+#[test]
+fn fields_take_effect() {
+    let base = with("").unwrap().config;
+    let local = |detect_local| Config { detect_local, ..base.clone() };
+    let ports = |texts: &[&str]| Config {
+        node_port_addresses: NodePortAddresses::Cidrs(cidrs(texts)),
+        ..base.clone()
+    };
+    let served = |metrics: &str, healthz: &str| Config {
+        metrics_address: metrics.parse().ok(),
+        healthz_address: healthz.parse().ok(),
+        ..base.clone()
+    };
+    let table = [
+        ("mode: nftables", base.clone()),
+        ("nftables: {masqueradeAll: true}", Config { masquerade_all: true, ..base.clone() }),
+        ("nftables: {masqueradeBit: 0}", Config { masquerade_mark: 1, ..base.clone() }),
+        ("nftables: {masqueradeBit: 31}", Config { masquerade_mark: 1 << 31, ..base.clone() }),
+        ("hostnameOverride: ' Node-1 '", Config { node_name: Some("node-1".into()), ..base.clone() }),
+        ("logging: {verbosity: 4}", Config { verbosity: 4, ..base.clone() }),
+        ("detectLocalMode: ClusterCIDR", base.clone()),
+        ("detectLocalMode: NodeCIDR", local(DetectLocal::NodeCidr)),
+        (
+            "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0}",
+            local(DetectLocal::BridgeInterface("cni0".into())),
+        ),
+        (
+            "detectLocal: {interfaceNamePrefix: veth}\ndetectLocalMode: InterfaceNamePrefix",
+            local(DetectLocal::InterfaceNamePrefix("veth".into())),
+        ),
+        ("nodePortAddresses: [primary]", base.clone()),
+        ("nodePortAddresses: []", base.clone()),
+        ("nodePortAddresses: [10.1.2.3/8]", ports(&["10.0.0.0/8", "::/0"])),
+        ("nodePortAddresses: ['fd00::/8']", ports(&["fd00::/8", "0.0.0.0/0"])),
+        ("nodePortAddresses: [10.0.0.0/8, 'fd00::/8']", ports(&["10.0.0.0/8", "fd00::/8"])),
+        ("metricsBindAddress: 0.0.0.0", served("0.0.0.0:10249", "0.0.0.0:10256")),
+        ("bindAddress: '::'", served("[::1]:10249", "[::]:10256")),
+        ("metricsBindAddress: '[::1]:9000'\nhealthzBindAddress: '[::]'", served("[::1]:9000", "[::]:10256")),
+    ];
+    for (fields, expected) in table {
+        assert_eq!(with(fields).unwrap(), Loaded { config: expected, warnings: vec![] }, "{fields}");
+    }
+}
+
+#[test]
+fn the_masquerade_settings_come_from_the_section_of_the_mode() {
+    let sections = "iptables: {masqueradeAll: true, masqueradeBit: 1}\nnftables: {masqueradeBit: 2}";
+    let table = [("iptables", true, 2), ("ipvs", true, 2), ("nftables", false, 4), ("auto", false, 4)];
+    for (mode, all, mark) in table {
+        let config = with(&format!("mode: {mode}\n{sections}")).unwrap().config;
+        assert_eq!((config.masquerade_all, config.masquerade_mark), (all, mark), "{mode}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows: the backend-neutral decisions that a node's forwarding is made of.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::model::{Family, ServiceName};
+use crate::policy::endpoints::Target;
+use crate::policy::exposure::Frontend;
+
+/// One decision. Rows of one family, sorted by key, are the whole of what a backend has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// NodePorts answer on this address of the node.
+    NodePortAddress(IpAddr),
+    /// Addresses in this range belong to Services: what no Service owns is dropped.
+    ServiceCidr(IpNet),
+    /// A live ClusterIP, with a Service that owns it: its other ports are rejected.
+    ClusterIp(IpAddr, ServiceName),
+    /// An endpoint on this node that Services lead to: masqueraded when it calls itself.
+    Hairpin(IpAddr),
+    /// What happens to a new connection to this frontend.
+    Frontend(Frontend, Forwarding),
+}
+
+/// What a row is about; two rows with one key cannot both hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    /// See [`Row::NodePortAddress`].
+    NodePortAddress(IpAddr),
+    /// See [`Row::ServiceCidr`].
+    ServiceCidr(IpNet),
+    /// See [`Row::ClusterIp`].
+    ClusterIp(IpAddr),
+    /// See [`Row::Hairpin`].
+    Hairpin(IpAddr),
+    /// See [`Row::Frontend`].
+    Frontend(Frontend),
+}
+
+impl Row {
+    /// The key of the row.
+    #[must_use]
+    pub const fn key(&self) -> RowKey {
+        match self {
+            Self::NodePortAddress(address) => RowKey::NodePortAddress(*address),
+            Self::ServiceCidr(net) => RowKey::ServiceCidr(*net),
+            Self::ClusterIp(address, _) => RowKey::ClusterIp(*address),
+            Self::Hairpin(address) => RowKey::Hairpin(*address),
+            Self::Frontend(frontend, _) => RowKey::Frontend(*frontend),
+        }
+    }
+
+    /// The family in which the row is programmed.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::NodePortAddress(address) | Self::ClusterIp(address, _) | Self::Hairpin(address) => {
+                Family::of(address)
+            }
+            Self::ServiceCidr(net) => Family::of_net(net),
+            Self::Frontend(frontend, _) => frontend.family(),
+        }
+    }
+}
+
+/// The computed part of a frontend: where its connections go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The ServicePort behind the frontend, for people.
+    pub service_port: ServicePortName,
+    /// Whose connections are masqueraded (those that `from_outside` decides about never are).
+    pub masquerade: Masquerade,
+    /// Where connections go.
+    pub to: Choice,
+    /// Where connections from outside the node's pods and the node itself go instead, with their
+    /// source kept: external policy Local.
+    pub from_outside: Option<Choice>,
+    /// Sources that may connect, disjoint and sorted; everybody where `None`.
+    pub allowed_sources: Option<Arc<[IpNet]>>,
+}
+
+/// Where a connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// To one of these, each with equal probability; never empty. The position of an endpoint has no
+    /// meaning but is kept from one version to the next, so that little moves.
+    Endpoints(Arc<[Target]>),
+    /// Nowhere: the caller is told at once.
+    Reject,
+    /// Nowhere, in silence: endpoints exist, but the Local policy rules them out.
+    Drop,
+}
+
+impl Choice {
+    /// The endpoints, none for the other choices.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        match self {
+            Self::Endpoints(targets) => targets,
+            Self::Reject | Self::Drop => &[],
+        }
+    }
+}
+
+/// Whose connections get the node's address as their source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Masquerade {
+    /// Those that do not come from a local pod (ClusterIPs; `masqueradeAll` makes it everybody's).
+    Foreign,
+    /// Everybody's (external frontends, policy Cluster).
+    Always,
+    /// The node's own: external frontends of policy Local seen from inside, as if the connection had
+    /// gone out and come back through the load balancer.
+    Own,
+    /// Nobody's: connections to this frontend go nowhere.
+    Nobody,
+}
+
+/// The name of a ServicePort: its Service and `spec.ports[].name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePortName {
+    /// The Service.
+    pub service: ServiceName,
+    /// The name of the port, empty where it has none.
+    pub port: Arc<str>,
+}
+
+impl ServicePortName {
+    /// Reads what `Display` prints: `namespace/name:port`, without the colon for an unnamed port.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (service, port) = text.split_once(':').unwrap_or((text, ""));
+        Some(Self { service: ServiceName::parse(service)?, port: port.into() })
+    }
+}
+
+impl fmt::Display for ServicePortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.service.fmt(f)?;
+        if self.port.is_empty() { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+/// On whose behalf a row exists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// The node: NodePort addresses, service ranges.
+    Node,
+    /// A Service.
+    Service(ServiceName),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node => f.write_str("the node"),
+            Self::Service(name) => write!(f, "Service {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodePortAddress(address) => write!(f, "NodePort address {address}"),
+            Self::ServiceCidr(net) => write!(f, "service range {net}"),
+            Self::ClusterIp(address, service) => write!(f, "ClusterIP {address} {service}"),
+            Self::Hairpin(address) => write!(f, "hairpin {address}"),
+            Self::Frontend(frontend, forwarding) => write!(f, "{frontend} {forwarding}"),
+        }
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masquerade = match self.masquerade {
+            Masquerade::Foreign => " (masquerade foreign)",
+            Masquerade::Always => " (masquerade)",
+            Masquerade::Own => " (masquerade own)",
+            Masquerade::Nobody => "",
+        };
+        write!(f, "{} -> {}{masquerade}", self.service_port, self.to)?;
+        if let Some(choice) = &self.from_outside {
+            write!(f, ", from outside -> {choice}")?;
+        }
+        if let Some(sources) = &self.allowed_sources {
+            f.write_str(", only from")?;
+            sources.iter().try_for_each(|net| write!(f, " {net}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoints(targets) => {
+                f.write_str("{")?;
+                for (i, target) in targets.iter().enumerate() {
+                    write!(f, "{}{target}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str("}")
+            }
+            Self::Reject => f.write_str("reject"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}

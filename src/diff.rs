@@ -1,0 +1,117 @@
+//! The difference between two states: one merge for a changed Service, a relist, a restart and a
+//! repair. PURE.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::desired::{Owner, Row};
+use crate::model::Family;
+
+/// Merges two sequences sorted by `key`, without duplicate keys, and reports each key at which they
+/// differ: what stood before and what stands after. At least one of the two is there.
+pub fn merge<'a, T: Eq, K: Ord>(
+    before: &'a [T],
+    after: &'a [T],
+    key: impl Fn(&T) -> K,
+    mut differs: impl FnMut(Option<&'a T>, Option<&'a T>),
+) {
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => key(old).cmp(&key(new)),
+        };
+        match order {
+            Ordering::Less => differs(old.next(), None),
+            Ordering::Greater => differs(None, new.next()),
+            Ordering::Equal => {
+                let (old, new) = (old.next(), new.next());
+                if old != new {
+                    differs(old, new);
+                }
+            }
+        }
+    }
+}
+
+/// One row that has to change, on behalf of the owner that has it afterwards, or had it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Whose row it is.
+    pub owner: Owner,
+    /// The row as installed; `None` where there is none.
+    pub before: Option<Row>,
+    /// The row as wanted; `None` where there is to be none. Same key as `before`.
+    pub after: Option<Row>,
+}
+
+/// What has to change in one family: sorted by owner, so that it can be cut between Services.
+///
+/// Prints as lines: `+` a new row, `-` a row that goes, `~` a row with other content (before, then
+/// after).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The family.
+    pub family: Family,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+impl Plan {
+    /// Whether nothing has to change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in &self.changes {
+            match (&change.before, &change.after) {
+                (None, Some(after)) => writeln!(f, "+ {after}")?,
+                (Some(before), None) => writeln!(f, "- {before}")?,
+                (Some(before), Some(after)) => writeln!(f, "~ {before}\n    => {after}")?,
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_reports_exactly_the_differences() {
+        let table = [
+            ("", "", ""),
+            ("", "a1 b1", "+a1 +b1"),
+            ("a1 b1", "", "-a1 -b1"),
+            ("a1 b1 c1", "a1 b1 c1", ""),
+            ("a1 b1 c1", "a1 b2 d1", "~b1b2 -c1 +d1"),
+            ("b1", "a1 c1", "+a1 -b1 +c1"),
+        ];
+        for (before, after, expected) in table {
+            let [before, after] = [before, after].map(|text| text.split_whitespace().collect::<Vec<_>>());
+            let mut lines = Vec::new();
+            merge(
+                &before,
+                &after,
+                |item| item.as_bytes()[0],
+                |old, new| {
+                    lines.push(match (old, new) {
+                        (Some(old), Some(new)) => format!("~{old}{new}"),
+                        (Some(old), None) => format!("-{old}"),
+                        (None, Some(new)) => format!("+{new}"),
+                        (None, None) => unreachable!(),
+                    });
+                },
+            );
+            assert_eq!(lines.join(" "), expected);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The engine: the one owner of all state. Updates go in, plans come out. No threads, no clock, no
+//! channels: `run.rs` has those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use crate::backend::{Backend, BackendError, Receipt};
+use crate::config::Config;
+use crate::desired::ledger::{Conflict, seniority};
+use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
+use crate::diff::Plan;
+use crate::model::{Family, Store, Touched, Update};
+use crate::schedule::Retry;
+
+/// Wait after a failed sync, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// All state of a node, and the backend that programs it.
+pub struct Engine<B> {
+    backend: B,
+    store: Store,
+    context: Context,
+    /// What has changed since rows were compiled last.
+    touched: Touched,
+    /// When the oldest update that is not programmed yet arrived.
+    waiting_since: Option<Instant>,
+    lanes: [Lane; 2],
+}
+
+/// What one sync did.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// What was written, per family that needed something.
+    pub written: Vec<(Family, Receipt)>,
+    /// Failures, each to be tried again.
+    pub failures: Vec<Family>,
+    /// If everything is programmed now: when the oldest of the updates in it arrived.
+    pub programmed_since: Option<Instant>,
+}
+
+/// The state of one family; a failure in one does not stop the other.
+struct Lane {
+    family: Family,
+    ledger: Ledger,
+    /// What is installed has to be read (again) before the next plan.
+    unread: bool,
+    retry: Retry,
+    /// Owners whose rows the kernel refuses, each with its own retry.
+    refused: BTreeMap<Owner, Retry>,
+    /// Frontends that owners do not get, as reported.
+    conflicts: BTreeMap<Owner, Vec<Conflict>>,
+    /// The kernel does not have what this family needs.
+    given_up: bool,
+}
+
+impl<B: Backend> Engine<B> {
+    /// An engine that knows nothing yet.
+    pub fn new(backend: B, config: &Config) -> Self {
+        let lane = |family| Lane {
+            family,
+            ledger: Ledger::new(family),
+            unread: true,
+            retry: Retry::new(RETRY.0, RETRY.1),
+            refused: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+            given_up: false,
+        };
+        Self {
+            backend,
+            store: Store::default(),
+            context: Context {
+                node_ips: Vec::new(),
+                node_port_addresses: config.node_port_addresses.clone(),
+            },
+            touched: Touched { everything: true, node: true, ..Touched::default() },
+            waiting_since: None,
+            lanes: Family::ALL.map(lane),
+        }
+    }
+
+    /// Takes in updates that arrived at `now`. Nothing is programmed yet.
+    pub fn take(&mut self, updates: Vec<Update>, now: Instant) {
+        for update in updates {
+            self.store.apply(update, &mut self.touched);
+        }
+        if !self.touched.is_empty() {
+            self.waiting_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether Services and EndpointSlices have been listed: before that nothing is programmed.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.store.complete()
+    }
+
+    /// Programs what has changed, and what failed before and is due. Does nothing before the first
+    /// complete list.
+    ///
+    /// # Errors
+    /// Only what no retry can mend; everything else is logged, counted and tried again.
+    pub fn sync(&mut self, now: Instant) -> Result<Synced, BackendError> {
+        let mut synced = Synced::default();
+        if !self.complete() {
+            return Ok(synced);
+        }
+        self.compile();
+        for lane in &mut self.lanes {
+            match lane.sync(&mut self.backend, now, &mut synced) {
+                Err(BackendError::Unsupported(why)) if lane.family == Family::V6 => {
+                    warn!("IPv6 Services are not programmed: {why}");
+                    lane.given_up = true;
+                }
+                result => result?,
+            }
+        }
+        if self.lanes.iter().all(Lane::is_settled) {
+            synced.programmed_since = self.waiting_since.take();
+        }
+        Ok(synced)
+    }
+
+    /// Whether everything that is wanted is programmed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.complete() && self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
+    }
+
+    /// When [`Self::sync`] has to be called even if nothing arrives.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.lanes.iter().flat_map(Lane::deadlines).min()
+    }
+
+    /// What a sync would change, compared with what is installed. Changes nothing.
+    ///
+    /// # Errors
+    /// What reading from the backend says.
+    pub fn dry_run(&mut self) -> Result<Vec<Plan>, BackendError> {
+        self.compile();
+        let (backend, lanes) = (&mut self.backend, &mut self.lanes);
+        let plan = |lane: &mut Lane| {
+            lane.ledger.read_back(backend.read(lane.family)?);
+            Ok(lane.ledger.plan())
+        };
+        lanes.iter_mut().map(plan).collect()
+    }
+
+    /// Compiles the rows of everything that was touched.
+    fn compile(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        self.context.node_ips = self.store.node_ips();
+        let mut owners: BTreeSet<Owner> = touched.services.into_iter().map(Owner::Service).collect();
+        owners.extend((touched.node || touched.everything).then_some(Owner::Node));
+        if touched.everything {
+            owners.extend(self.store.service_names().cloned().map(Owner::Service));
+        }
+        for lane in &mut self.lanes {
+            lane.compile(owners.clone(), &self.store, &self.context);
+        }
+    }
+}
+
+impl Lane {
+    /// Proposes the rows of `owners`, and of whoever gains or loses a row by that.
+    fn compile(&mut self, mut owners: BTreeSet<Owner>, store: &Store, context: &Context) {
+        let mut reported: BTreeMap<Owner, Vec<Conflict>> = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        while let Some(owner) = owners.pop_first() {
+            let rows = match &owner {
+                Owner::Node => node_rows(store, self.family, context),
+                Owner::Service(name) => service_rows(store, name, self.family, context),
+            };
+            let created = |owner: &Owner| match owner {
+                Owner::Node => None,
+                Owner::Service(name) => store.service(name).map(|service| service.created),
+            };
+            let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
+            owners.extend(proposed.again);
+            reported.insert(owner.clone(), proposed.conflicts);
+            all.insert(owner);
+        }
+        for owner in all {
+            let mut conflicts = reported.remove(&owner).unwrap_or_default();
+            conflicts.retain(|conflict| self.ledger.stands(conflict));
+            self.report(owner, conflicts);
+        }
+    }
+
+    /// Tells once of each frontend that an owner does not get.
+    fn report(&mut self, owner: Owner, conflicts: Vec<Conflict>) {
+        let known = self.conflicts.remove(&owner).unwrap_or_default();
+        for conflict in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
+            let crate::desired::RowKey::Frontend(frontend) = conflict.key else { continue };
+            warn!(
+                "{} and {} both claim {frontend}: the older one, {}, has it; {} gets it when that one goes away",
+                conflict.winner, conflict.loser, conflict.winner, conflict.loser
+            );
+        }
+        if !conflicts.is_empty() {
+            self.conflicts.insert(owner, conflicts);
+        }
+    }
+
+    /// Writes what is to be written, unless it failed and is not due yet.
+    fn sync(
+        &mut self,
+        backend: &mut impl Backend,
+        now: Instant,
+        synced: &mut Synced,
+    ) -> Result<(), BackendError> {
+        if self.given_up || !self.retry.ready(now) {
+            return Ok(());
+        }
+        let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
+        due.collect::<Vec<_>>().into_iter().for_each(|owner| self.ledger.take_up(owner));
+        loop {
+            match self.write(backend) {
+                Ok(receipt) => {
+                    self.retry.succeeded();
+                    self.refused.retain(|_, retry| !retry.ready(now));
+                    synced.written.extend(receipt.map(|receipt| (self.family, receipt)));
+                    return Ok(());
+                }
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => {
+                    synced.failures.push(self.family);
+                    if !self.set_aside(&error, now) {
+                        let (family, wait) = (self.family, self.retry.failed(now));
+                        warn!(
+                            "{family} is not programmed, what is installed stays; next attempt in {wait:?}: {error}"
+                        );
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what is installed where that is not known, and writes the difference; `None` if there was
+    /// nothing to write. After a failure nothing is assumed: what is installed is read again.
+    fn write(&mut self, backend: &mut impl Backend) -> Result<Option<Receipt>, BackendError> {
+        let unread = std::mem::replace(&mut self.unread, true);
+        if unread {
+            let rows = backend.read(self.family)?;
+            debug!(family = %self.family, rows = rows.len(), "read what is installed");
+            self.ledger.read_back(rows);
+            self.refused.keys().for_each(|owner| self.ledger.set_aside(owner));
+        }
+        let plan = self.ledger.plan();
+        let receipt = if unread || !plan.is_empty() {
+            debug!(family = %self.family, changes = plan.changes.len(), "plan:\n{plan}");
+            Some(backend.apply(&plan)?)
+        } else {
+            None
+        };
+        self.ledger.commit();
+        self.unread = false;
+        if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
+            let rows = self.ledger.desired_rows();
+            info!(family = %self.family, rows, batches, operations, ?longest, "programmed");
+        }
+        Ok(receipt)
+    }
+
+    /// Leaves out the Service that the kernel blames, if there is one: the others must not wait for it.
+    fn set_aside(&mut self, error: &BackendError, now: Instant) -> bool {
+        let Some(owner @ Owner::Service(_)) = error.blamed().filter(|_| !error.is_stale()) else {
+            return false;
+        };
+        let retry = self.refused.entry(owner.clone()).or_insert(Retry::new(RETRY.0, RETRY.1));
+        let wait = retry.failed(now);
+        warn!(
+            "{owner} stays as it was programmed before, the rest goes on; next attempt in {wait:?}: {error}"
+        );
+        true
+    }
+
+    fn is_settled(&self) -> bool {
+        self.given_up || (!self.unread && self.retry.due().is_none() && self.refused.is_empty())
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.refused.values().chain([&self.retry]).filter_map(Retry::due)
+    }
+}

@@ -1,0 +1,151 @@
+//! The event loop: everything that can wake the engine is an [`Event`]. EDGE: threads, channels and
+//! the clock are here.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Instant;
+
+use tracing::{info, trace};
+
+use crate::backend::{Backend, BackendError};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::model::Update;
+use crate::source::Sink;
+
+/// What can wake the engine.
+#[derive(Debug)]
+pub enum Event {
+    /// A source has news, which arrived at this time.
+    Updates(Vec<Update>, Instant),
+    /// A signal asks to end.
+    Stop(&'static str),
+    /// A source has ended for good, with the reason; what is programmed stays.
+    SourceFailed(anyhow::Error),
+}
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By a signal, or because everything is programmed and that was all (`--once`).
+    Done,
+    /// A source failed for good.
+    Source(anyhow::Error),
+    /// The backend cannot work.
+    Backend(BackendError),
+}
+
+/// Where events are put.
+#[derive(Clone, Debug)]
+pub struct Events(Sender<Event>);
+
+impl Events {
+    /// A sink for a source: every batch becomes one event.
+    #[must_use]
+    pub fn sink(&self) -> Sink {
+        let events = self.clone();
+        Box::new(move |updates| events.send(Event::Updates(updates, Instant::now())))
+    }
+
+    /// Sends an event; false when nobody listens any more.
+    #[must_use]
+    pub fn send(&self, event: Event) -> bool {
+        self.0.send(event).is_ok()
+    }
+}
+
+/// The loop, ready to run.
+#[derive(Debug)]
+pub struct EventLoop {
+    events: Receiver<Event>,
+    metrics: Metrics,
+}
+
+impl EventLoop {
+    /// A loop and the place where its events are put.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> (Self, Events) {
+        let (sender, events) = channel();
+        (Self { events, metrics }, Events(sender))
+    }
+
+    /// Runs until a signal, or with `once` until everything is programmed.
+    ///
+    /// The first event after a quiet time is programmed at once. Whatever arrives during a sync is
+    /// taken in together before the next one: under load the size of syncs grows, not their number.
+    pub fn run<B: Backend>(&self, engine: &mut Engine<B>, once: bool) -> Ended {
+        loop {
+            if let Some(ended) = self.wait(engine) {
+                return ended;
+            }
+            while let Ok(event) = self.events.try_recv() {
+                if let Some(ended) = take(engine, event) {
+                    return ended;
+                }
+            }
+            if let Err(error) = self.sync(engine) {
+                return Ended::Backend(error);
+            }
+            if once && engine.is_settled() {
+                return Ended::Done;
+            }
+        }
+    }
+
+    /// Takes in events until Services and EndpointSlices are listed: for a dry run.
+    pub fn fill<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
+        while !engine.complete() {
+            if let Some(ended) = self.wait(engine) {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
+    /// Waits for an event or the engine's deadline.
+    fn wait<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
+        let event = match engine.deadline() {
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        };
+        match event {
+            Ok(event) => take(engine, event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Ended::Done),
+        }
+    }
+
+    fn sync<B: Backend>(&self, engine: &mut Engine<B>) -> Result<(), BackendError> {
+        let start = Instant::now();
+        let synced = engine.sync(start)?;
+        let end = Instant::now();
+        for family in synced.failures {
+            self.metrics.sync_failures.get_or_create(&family.into()).inc();
+        }
+        for (family, receipt) in &synced.written {
+            let operations = u64::try_from(receipt.operations).unwrap_or(u64::MAX);
+            self.metrics.operations.get_or_create(&(*family).into()).inc_by(operations);
+            trace!(%family, ?receipt, "written");
+        }
+        if !synced.written.is_empty() {
+            self.metrics.sync_duration.observe((end - start).as_secs_f64());
+        }
+        if let Some(since) = synced.programmed_since {
+            self.metrics.event_to_commit.observe((end - since).as_secs_f64());
+        }
+        Ok(())
+    }
+}
+
+fn take<B: Backend>(engine: &mut Engine<B>, event: Event) -> Option<Ended> {
+    match event {
+        Event::Updates(updates, at) => {
+            engine.take(updates, at);
+            None
+        }
+        Event::Stop(signal) => {
+            info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
+            Some(Ended::Done)
+        }
+        Event::SourceFailed(error) => Some(Ended::Source(error)),
+    }
+}

@@ -1,0 +1,292 @@
+//! Which file defines what, and what follows when files change.
+//!
+//! An object in force is in the store; other files that define it as well stand back with a copy of their
+//! own, so that one of them can take over.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::load::{Found, Loaded, hash};
+use super::parse::{Definition, NOT_OURS, Parsed, kind};
+use crate::metrics::{KindLabel, Metrics};
+use crate::model::{Key, Update};
+use crate::source::convert::{Context, Problem};
+
+const SETTLE_GONE: Duration = Duration::from_millis(10);
+const SETTLE_EMPTY: Duration = Duration::from_millis(100);
+
+type FileName = Arc<OsStr>;
+
+/// The folder as it was last read.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    context: Context,
+    metrics: Metrics,
+    files: BTreeMap<FileName, File>,
+    objects: HashMap<Key, Claim>,
+}
+
+/// What is remembered of a file.
+#[derive(Debug, Default)]
+struct File {
+    /// Hash of the content that was read last, good or bad.
+    content: u64,
+    /// Whether that one could be used.
+    state: State,
+    /// Whether there is a good state in force.
+    good: bool,
+    /// What it defines.
+    keys: Box<[Key]>,
+    /// What it defines and another file has in force.
+    spares: BTreeMap<Key, Definition>,
+    /// Hashes of what has been said about it.
+    said: Box<[u64]>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Good,
+    Broken,
+    Unreadable,
+}
+
+/// Who defines an object.
+#[derive(Debug, Default)]
+struct Claim {
+    /// Whose definition is in force.
+    owner: Option<FileName>,
+    /// Hash of what the store has; [`NOT_OURS`] for nothing.
+    stored: u64,
+    /// Who else defines it.
+    rivals: Vec<FileName>,
+}
+
+impl Folder {
+    pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
+        Self { dir, context, metrics, files: BTreeMap::new(), objects: HashMap::new() }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Hash of the content that this file was last read with.
+    pub(super) fn content(&self, name: &OsStr) -> Option<u64> {
+        self.files.get(name).map(|file| file.content)
+    }
+
+    /// These names, and those of the files that are known: what must be looked at to learn what is gone.
+    pub(super) fn with_known(&self, mut names: BTreeSet<FileName>) -> BTreeSet<FileName> {
+        names.extend(self.files.keys().cloned());
+        names
+    }
+
+    /// The files that could not be read: nothing tells when they can be.
+    pub(super) fn unreadable(&self) -> BTreeSet<FileName> {
+        let files = self.files.iter().filter(|(_, file)| file.state == State::Unreadable);
+        files.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// How long to wait before this is believed: a file that defined something is gone or empty. What is
+    /// gone may be its folder being deleted, which must not take the node's Services down, or it may have
+    /// been renamed; what is empty may be about to be written again, which ext4 shows a good while before
+    /// it tells.
+    pub(super) fn doubt(&self, loaded: &[Loaded]) -> Option<Duration> {
+        let known = |name: &FileName| self.files.get(name).is_some_and(|file| !file.keys.is_empty());
+        let doubts = loaded.iter().filter_map(|Loaded { name, found, .. }| match found {
+            Found::Nothing if known(name) => Some(SETTLE_GONE),
+            Found::Good(parsed) if parsed.definitions.is_empty() && known(name) => Some(SETTLE_EMPTY),
+            _ => None,
+        });
+        doubts.max()
+    }
+
+    /// Takes in files as they stand now, in the order of their names, and returns what changes for the
+    /// store. An object that looks as before is not among it.
+    pub(super) fn apply(&mut self, loaded: Vec<Loaded>) -> Vec<Update> {
+        let mut updates = Vec::with_capacity(loaded.len());
+        let mut fresh = Vec::with_capacity(loaded.len());
+        let mut released = Vec::new();
+        for Loaded { name, content, found } in loaded {
+            match found {
+                Found::Same => {}
+                Found::Nothing => {
+                    if let Some(file) = self.files.remove(&name) {
+                        self.release(&name, &file.keys, &HashSet::new(), &mut released);
+                    }
+                }
+                Found::Unreadable(message) => self.keep(&name, content, State::Unreadable, &message),
+                Found::Broken(message) => self.keep(&name, content, State::Broken, &message),
+                Found::Good(parsed) => {
+                    self.take(&name, content, &parsed, &mut released);
+                    fresh.push((name, parsed.definitions));
+                }
+            }
+        }
+        for (name, definitions) in fresh {
+            for definition in definitions {
+                self.claim(&name, definition, &mut updates);
+            }
+        }
+        for key in released {
+            self.succeed(key, &mut updates);
+        }
+        updates
+    }
+
+    /// Remembers what a file defines now, and releases what it no longer does.
+    fn take(&mut self, name: &FileName, content: u64, parsed: &Parsed, released: &mut Vec<Key>) {
+        let keys: Box<[Key]> = parsed.definitions.iter().map(|definition| definition.key.clone()).collect();
+        let mut file = self.files.remove(name).unwrap_or_default();
+        if !file.keys.is_empty() {
+            let now: HashSet<&Key> = keys.iter().collect();
+            self.release(name, &file.keys, &now, released);
+            file.spares.retain(|key, _| now.contains(key));
+        }
+        if file.state != State::Good {
+            info!("manifest {}: can be used again", self.dir.join(&**name).display());
+        }
+        file.said = self.say(name, parsed, &file.said);
+        (file.content, file.state, file.good, file.keys) = (content, State::Good, true, keys);
+        self.files.insert(Arc::clone(name), file);
+    }
+
+    /// Leaves the last good state of a file in force.
+    fn keep(&mut self, name: &FileName, content: u64, state: State, message: &str) {
+        let file = self.files.entry(Arc::clone(name)).or_default();
+        let known = file.state == state && file.content == content;
+        (file.content, file.state) = (content, state);
+        if known {
+            return;
+        }
+        self.metrics.manifest_errors.inc();
+        let consequence = if file.good { "its last good state stays in force" } else { "it is left out" };
+        warn!("manifest {}: {message}: {consequence}", self.dir.join(&**name).display());
+    }
+
+    /// Takes the name of a file off everything that it no longer defines.
+    fn release(&mut self, name: &FileName, before: &[Key], now: &HashSet<&Key>, released: &mut Vec<Key>) {
+        for key in before.iter().filter(|key| !now.contains(key)) {
+            let Some(claim) = self.objects.get_mut(key) else { continue };
+            if claim.owner.as_ref() == Some(name) {
+                claim.owner = None;
+                released.push(key.clone());
+            } else {
+                claim.rivals.retain(|rival| rival != name);
+            }
+        }
+    }
+
+    /// Puts a definition in force, or to stand back behind that of another file.
+    fn claim(&mut self, name: &FileName, definition: Definition, updates: &mut Vec<Update>) {
+        let claim = self.objects.entry(definition.key.clone()).or_default();
+        match &claim.owner {
+            Some(owner) if owner != name => {
+                if !claim.rivals.contains(name) {
+                    self.metrics.manifest_errors.inc();
+                    let (owner, rival) = (self.dir.join(&**owner), self.dir.join(&**name));
+                    warn!(
+                        "{} is defined in {} and in {}: the first one stays in force",
+                        title(&definition.key),
+                        owner.display(),
+                        rival.display()
+                    );
+                    claim.rivals.push(Arc::clone(name));
+                }
+                if let Some(file) = self.files.get_mut(name) {
+                    file.spares.insert(definition.key.clone(), definition);
+                }
+            }
+            _ => {
+                claim.owner = Some(Arc::clone(name));
+                // it may have stood back until now
+                if !claim.rivals.is_empty() {
+                    claim.rivals.retain(|rival| rival != name);
+                    if let Some(file) = self.files.get_mut(name) {
+                        file.spares.remove(&definition.key);
+                    }
+                }
+                store(claim, definition, updates);
+            }
+        }
+    }
+
+    /// Lets the next file in, if there is one, where the owner has gone.
+    fn succeed(&mut self, key: Key, updates: &mut Vec<Update>) {
+        let Some(claim) = self.objects.get_mut(&key) else { return };
+        if claim.owner.is_some() {
+            return;
+        }
+        let Some(heir) = claim.rivals.iter().min().cloned() else {
+            let stored = self.objects.remove(&key).is_some_and(|claim| claim.stored != NOT_OURS);
+            updates.extend(stored.then_some(Update::Delete(key)));
+            return;
+        };
+        claim.rivals.retain(|rival| *rival != heir);
+        let spare = self.files.get_mut(&heir).and_then(|file| file.spares.remove(&key));
+        info!("{} is taken from {} now", title(&key), self.dir.join(&*heir).display());
+        claim.owner = Some(heir);
+        if let Some(definition) = spare {
+            store(claim, definition, updates);
+        }
+    }
+
+    /// Warns of what cannot be used, once; returns the hashes of all of it.
+    fn say(&self, name: &FileName, parsed: &Parsed, said: &[u64]) -> Box<[u64]> {
+        let path = self.dir.join(&**name);
+        for kind in &parsed.skipped {
+            debug!("manifest {}: objects of kind {kind} mean nothing to shunt", path.display());
+        }
+        let mut hashes = Vec::with_capacity(parsed.problems.len() + parsed.twice.len());
+        for problem in &parsed.problems {
+            let Problem { kind, object, field, what } = problem;
+            hashes.push(hash(problem));
+            if !said.contains(&hash(problem)) {
+                let kind = kind.as_str();
+                self.metrics.objects_left_out.get_or_create(&KindLabel { kind }).inc();
+                warn!("manifest {}: {kind} {object}: {field} {what}", path.display());
+            }
+        }
+        for key in &parsed.twice {
+            hashes.push(hash(key));
+            if !said.contains(&hash(key)) {
+                self.metrics.manifest_errors.inc();
+                warn!("{} is defined twice in {}: the first one counts", title(key), path.display());
+            }
+        }
+        hashes.into()
+    }
+}
+
+/// Tells the store what it does not know yet.
+fn store(claim: &mut Claim, definition: Definition, updates: &mut Vec<Update>) {
+    if claim.stored == definition.hash {
+        return;
+    }
+    claim.stored = definition.hash;
+    updates.push(match definition.object {
+        Some(object) => Update::Set(object),
+        None => Update::Delete(definition.key),
+    });
+}
+
+/// How people call an object.
+fn title(key: &Key) -> String {
+    let kind = kind(key).as_str();
+    match key {
+        Key::Service(name) | Key::EndpointSlice(name) | Key::Endpoints(name) => format!("{kind} {name}"),
+        Key::Node => "our Node".into(),
+        Key::ServiceCidr(name) => format!("{kind} {name}"),
+    }
+}

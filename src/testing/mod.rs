@@ -1,0 +1,160 @@
+//! Builders for tests: a test names only the fields it is about.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::desired::{Choice, Forwarding, Masquerade, Row, ServicePortName};
+use crate::model::{
+    Endpoint, EndpointSlice, Family, Node, NodeHint, ObjectName, Port, Protocol, Service, ServicePort,
+    SlicePort, TrafficPolicy, Zone,
+};
+use crate::policy::endpoints::Target;
+use crate::policy::exposure::{Frontend, FrontendAddress};
+
+/// The name in `namespace/name`.
+pub fn name(text: &str) -> ObjectName {
+    ObjectName::parse(text).expect("namespace/name")
+}
+
+/// A port.
+pub fn port(number: u16) -> Port {
+    Port::new(number).expect("not zero")
+}
+
+/// A Service under construction: one TCP port 80 called `http` unless told otherwise.
+pub struct ServiceBuilder(Service);
+
+/// A Service with these ClusterIPs, separated by commas.
+pub fn service(cluster_ips: &str) -> ServiceBuilder {
+    ServiceBuilder(Service {
+        cluster_ips: addresses(cluster_ips),
+        external_ips: Box::default(),
+        load_balancer_ips: Box::default(),
+        ports: Box::new([service_port("http", Protocol::Tcp, 80)]),
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity_seconds: None,
+        source_ranges: Box::default(),
+        health_check_node_port: None,
+        created: 0,
+    })
+}
+
+fn addresses(text: &str) -> Box<[IpAddr]> {
+    text.split(',').filter(|part| !part.is_empty()).map(|part| part.parse().expect("address")).collect()
+}
+
+fn service_port(name: &str, protocol: Protocol, number: u16) -> ServicePort {
+    ServicePort { name: name.into(), protocol, port: port(number), node_port: None }
+}
+
+impl ServiceBuilder {
+    /// The finished Service.
+    pub fn build(self) -> Service {
+        self.0
+    }
+
+    /// Gives the first port a NodePort.
+    pub fn node_port(mut self, number: u16) -> Self {
+        self.0.ports[0].node_port = Some(port(number));
+        self
+    }
+
+    /// Sets the external IPs.
+    pub fn external_ips(mut self, ips: &str) -> Self {
+        self.0.external_ips = addresses(ips);
+        self
+    }
+
+    /// Sets the load-balancer IPs.
+    pub fn load_balancer_ips(mut self, ips: &str) -> Self {
+        self.0.load_balancer_ips = addresses(ips);
+        self
+    }
+
+    /// Sets `loadBalancerSourceRanges`.
+    pub fn source_ranges(mut self, ranges: &[&str]) -> Self {
+        self.0.source_ranges = ranges.iter().map(|range| range.parse().expect("CIDR")).collect();
+        self
+    }
+
+    /// Makes the external policy Local.
+    pub fn external_local(mut self) -> Self {
+        self.0.external_policy = TrafficPolicy::Local;
+        self
+    }
+
+    /// Makes the internal policy Local.
+    pub fn internal_local(mut self) -> Self {
+        self.0.internal_policy = TrafficPolicy::Local;
+        self
+    }
+}
+
+/// A ready endpoint on another node.
+pub fn endpoint(address: &str) -> Endpoint {
+    Endpoint {
+        address: address.parse().expect("address"),
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: false,
+        node_hint: NodeHint::None,
+        zone_hints: None,
+    }
+}
+
+/// The same endpoint with something changed.
+pub fn with(mut endpoint: Endpoint, change: impl FnOnce(&mut Endpoint)) -> Endpoint {
+    change(&mut endpoint);
+    endpoint
+}
+
+/// A ready endpoint on this node.
+pub fn local(address: &str) -> Endpoint {
+    with(endpoint(address), |e| e.local = true)
+}
+
+/// Zone hints.
+pub fn zones(names: &[&str]) -> Arc<Vec<Zone>> {
+    Arc::new(names.iter().map(|zone| Zone((*zone).into())).collect())
+}
+
+/// A slice with one TCP port; its family is that of its first endpoint.
+pub fn slice(port_name: &str, number: u16, endpoints: &[Endpoint]) -> EndpointSlice {
+    EndpointSlice {
+        family: endpoints.first().map_or(Family::V4, |e| Family::of(&e.address)),
+        ports: Box::new([SlicePort { name: port_name.into(), protocol: Protocol::Tcp, port: port(number) }]),
+        endpoints: endpoints.into(),
+    }
+}
+
+/// A node in a zone.
+pub fn node(zone: &str) -> Node {
+    Node { zone: Some(Zone(zone.into())), ..Node::default() }
+}
+
+/// An endpoint: `a` is 10.0.0.97, port 80.
+pub fn target(letter: &str) -> Target {
+    let last = letter.bytes().next().expect("a letter");
+    Target { address: IpAddr::from([10, 0, 0, last]), port: port(80), local: false }
+}
+
+/// The row of a TCP NodePort in IPv4 that leads to these endpoints.
+pub fn nodeport_row(number: u16, service: &str, to: &str) -> Row {
+    let address = FrontendAddress::NodePort(Family::V4);
+    let frontend = Frontend { address, protocol: Protocol::Tcp, port: port(number) };
+    let forwarding = Forwarding {
+        service_port: ServicePortName::parse(service).expect("namespace/name:port"),
+        masquerade: Masquerade::Always,
+        to: Choice::Endpoints(to.split_whitespace().map(target).collect()),
+        from_outside: None,
+        allowed_sources: None,
+    };
+    Row::Frontend(frontend, forwarding)
+}
+
+/// The row of a hairpin address.
+pub fn hairpin_row(address: &str) -> Row {
+    Row::Hairpin(address.parse().expect("address"))
+}
