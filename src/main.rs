@@ -1,9 +1,10 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context as _, Error};
+use anyhow::{Error, anyhow};
 use clap::Parser;
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => Exit::Ok.into(),
         Err(Failure(exit, error)) => {
-            eprintln!("shunt: {error:#}");
+            // Each error tells its own cause; the chain would tell it twice.
+            eprintln!("shunt: {error}");
             exit.into()
         }
     }
@@ -96,7 +98,9 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     let background = Background::new()?;
     background.read_addresses(&events);
     let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
-    background.start(&events, &config, &metrics, server.map(|server| (server, context)))?;
+    // What ends by itself serves nothing.
+    let metrics_address = config.metrics_address.filter(|_| !run.once && !run.dry_run);
+    background.start(&events, metrics_address, &metrics, server.map(|server| (server, context)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -152,8 +156,10 @@ struct Background(tokio::runtime::Runtime);
 impl Background {
     fn new() -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("starting the asynchronous runtime");
-        Ok(Self(runtime.map_err(|error| (Exit::Other, error))?))
+        Ok(Self(
+            runtime
+                .map_err(|error| (Exit::Other, anyhow!("the asynchronous runtime cannot start: {error}")))?,
+        ))
     }
 
     /// The node's addresses as they are now: NodePort addresses must not vanish with a restart.
@@ -167,12 +173,12 @@ impl Background {
     fn start(
         self,
         events: &Events,
-        config: &Config,
+        metrics_address: Option<SocketAddr>,
         metrics: &Metrics,
         api: Option<(watch::Server, convert::Context)>,
     ) -> Result<(), Failure> {
         let (events, metrics) = (events.clone(), metrics.clone());
-        let serve = http::serve(config.metrics_address, &metrics);
+        let serve = http::serve(metrics_address, &metrics);
         let run = move || {
             self.0.block_on(async move {
                 let objects = async {
@@ -184,7 +190,7 @@ impl Background {
             });
         };
         let thread = thread::Builder::new().name("background".into()).spawn(run);
-        thread.context("starting a thread").map_err(|error| (Exit::Other, error))?;
+        thread.map_err(|error| (Exit::Other, anyhow!("no thread can be started: {error}")))?;
         Ok(())
     }
 }
