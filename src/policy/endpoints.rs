@@ -79,7 +79,7 @@ fn candidates<'s>(
 ) -> BTreeMap<(IpAddr, Port), &'s Endpoint> {
     let mut candidates: BTreeMap<(IpAddr, Port), &Endpoint> = BTreeMap::new();
     for slice in slices {
-        let offered = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+        let offered = slice.ports.iter().filter(|p| *p.name == *port.name && p.protocol == port.protocol);
         for number in offered.map(|p| p.port) {
             for endpoint in &slice.endpoints {
                 let rank = |e: &Endpoint| (e.ready, e.serving);
