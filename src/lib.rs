@@ -22,6 +22,7 @@ pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod model;
+pub mod netlink;
 pub mod policy;
 pub mod run;
 pub mod schedule;
