@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod desired;
 pub mod diff;
 pub mod engine;
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod policy;
+pub mod reviews;
 pub mod run;
 pub mod schedule;
 pub mod source;

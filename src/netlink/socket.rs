@@ -11,14 +11,14 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// A conversation with one of the kernel's netfilter subsystems.
 pub struct Socket {
-    socket: mnl::Socket,
+    mnl: mnl::Socket,
     receive: Vec<u8>,
     seq: u32,
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "netlink port {}", self.socket.portid())
+        write!(f, "netlink port {}", self.mnl.portid())
     }
 }
 
@@ -28,14 +28,14 @@ impl Socket {
     /// # Errors
     /// What the kernel says; `EPROTONOSUPPORT` where it has no nfnetlink.
     pub fn open() -> io::Result<Self> {
-        let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
-        Ok(Self { socket, receive: vec![0; RECEIVE_BYTES], seq: 0 })
+        let mnl = mnl::Socket::new(mnl::Bus::Netfilter)?;
+        Ok(Self { mnl, receive: vec![0; RECEIVE_BYTES], seq: 0 })
     }
 
     /// The socket underneath, for its options.
     #[must_use]
     pub const fn mnl(&self) -> &mnl::Socket {
-        &self.socket
+        &self.mnl
     }
 
     /// Sends a request, after reading away what an earlier, failed one left in the queue. The kernel
@@ -45,7 +45,7 @@ impl Socket {
     /// What the kernel says.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.drain()?;
-        self.socket.send(bytes).map(|_| ())
+        self.mnl.send(bytes).map(|_| ())
     }
 
     /// Waits for an answer.
@@ -54,7 +54,7 @@ impl Socket {
     /// What the kernel says.
     pub fn receive(&mut self) -> io::Result<impl Iterator<Item = Message<'_>>> {
         let received = loop {
-            match self.socket.recv_raw(&mut self.receive) {
+            match self.mnl.recv_raw(&mut self.receive) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result?,
             }
@@ -124,7 +124,7 @@ impl Socket {
     pub fn drain(&mut self) -> io::Result<()> {
         use nix::sys::socket::{MsgFlags, recv};
         loop {
-            match recv(self.socket.as_raw_fd(), &mut self.receive, MsgFlags::MSG_DONTWAIT) {
+            match recv(self.mnl.as_raw_fd(), &mut self.receive, MsgFlags::MSG_DONTWAIT) {
                 Ok(_) | Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENOBUFS) => {}
                 Err(nix::errno::Errno::EAGAIN) => return Ok(()),
                 Err(errno) => return Err(errno.into()),
