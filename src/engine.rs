@@ -8,10 +8,13 @@ use tracing::{debug, info, warn};
 
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::Config;
+use crate::desired::flows::Flows;
 use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
 use crate::diff::Plan;
 use crate::model::{Family, Store, Touched, Update};
+use crate::policy::stale::Review;
+use crate::reviews::Reviews;
 use crate::schedule::Retry;
 
 /// Wait after a failed sync, at first and at most.
@@ -51,6 +54,8 @@ struct Lane {
     refused: BTreeMap<Owner, Retry>,
     /// Frontends that owners do not get, as reported.
     conflicts: BTreeMap<Owner, Vec<Conflict>>,
+    /// What conntrack has to be compared with.
+    reviews: Reviews,
     /// The kernel does not have what this family needs.
     given_up: bool,
 }
@@ -65,6 +70,7 @@ impl<B: Backend> Engine<B> {
             retry: Retry::new(RETRY.0, RETRY.1),
             refused: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            reviews: Reviews::new(Flows::new(family, config.node_port_addresses.matches_all(family))),
             given_up: false,
         };
         Self {
@@ -134,6 +140,26 @@ impl<B: Backend> Engine<B> {
         self.lanes.iter().flat_map(Lane::deadlines).min()
     }
 
+    /// The next part of conntrack to compare with what is programmed, if one is due;
+    /// [`Self::reviewed`] has to be told what became of it.
+    pub fn next_review(&mut self, now: Instant) -> Option<Review> {
+        let store = &self.store;
+        self.lanes.iter_mut().find_map(|lane| lane.reviews.next(now, store))
+    }
+
+    /// What became of a review that took so long and ended at `now`. Returns the wait before the next
+    /// attempt if it failed.
+    pub fn reviewed(
+        &mut self,
+        family: Family,
+        succeeded: bool,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.family == family)?;
+        lane.reviews.made(succeeded, took, now)
+    }
+
     /// What a sync would change, compared with what is installed. Changes nothing.
     ///
     /// # Errors
@@ -182,6 +208,7 @@ impl Lane {
             };
             let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
             owners.extend(proposed.again);
+            self.reviews.flows.take(&owner, self.ledger.desired(&owner), store);
             if !proposed.conflicts.is_empty()
                 || self.conflicts.contains_key(&owner)
                 || told.contains_key(&owner)
@@ -263,6 +290,7 @@ impl Lane {
             None
         };
         self.ledger.commit();
+        self.reviews.flows.programmed(&plan, unread, |owner| self.refused.contains_key(owner));
         self.unread = false;
         if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
             let rows = self.ledger.desired_rows();
@@ -289,7 +317,8 @@ impl Lane {
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.refused.values().chain([&self.retry]).filter_map(Retry::due)
+        let retries = self.refused.values().chain([&self.retry]).filter_map(Retry::due);
+        retries.chain(self.reviews.deadline())
     }
 }
 

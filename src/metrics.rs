@@ -48,6 +48,12 @@ pub struct Metrics {
     pub sync_failures: Family<FamilyLabel, Counter>,
     /// `shunt_operations_total{ip_family}`: tables, sets, chains and elements written or deleted.
     pub operations: Family<FamilyLabel, Counter>,
+    /// `shunt_conntrack_deleted_total{ip_family}`: UDP flows deleted because they led to endpoints or
+    /// frontends that are gone, or were older than their frontend.
+    pub conntrack_deleted: Family<FamilyLabel, Counter>,
+    /// `shunt_conntrack_failures_total{ip_family}`: times that conntrack could not be compared with
+    /// what is programmed, each tried again.
+    pub conntrack_failures: Family<FamilyLabel, Counter>,
 }
 
 impl Default for Metrics {
@@ -62,6 +68,8 @@ impl Default for Metrics {
             event_to_commit: latency(),
             sync_failures: Family::default(),
             operations: Family::default(),
+            conntrack_deleted: Family::default(),
+            conntrack_failures: Family::default(),
         }
     }
 }
@@ -103,6 +111,16 @@ impl Metrics {
             "shunt_operations",
             "Tables, sets, chains and elements written or deleted",
             self.operations.clone(),
+        );
+        registry.register(
+            "shunt_conntrack_deleted",
+            "UDP flows deleted from conntrack because they led to the wrong place",
+            self.conntrack_deleted.clone(),
+        );
+        registry.register(
+            "shunt_conntrack_failures",
+            "Failed attempts to delete stale flows from conntrack, each tried again",
+            self.conntrack_failures.clone(),
         );
     }
 }

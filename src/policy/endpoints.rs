@@ -1,7 +1,7 @@
 //! Which endpoints of a ServicePort are used on this node.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::topology::Topology;
 use crate::model::{Endpoint, EndpointSlice, Family, Port, ServicePort, Zone};
@@ -71,6 +71,18 @@ impl Usable {
             local: or_terminating(pick(&|e| e.ready && e.local), &|e| e.local),
         }
     }
+}
+
+/// The addresses and ports in one family that still answer for `port`, sorted: ready or serving,
+/// whatever traffic policy and topology say. Flows that lead to them are left alone.
+pub fn serving<'s>(
+    slices: impl Iterator<Item = &'s EndpointSlice>,
+    port: &ServicePort,
+    family: Family,
+) -> Vec<SocketAddr> {
+    let candidates = candidates(slices.filter(|slice| slice.family == family), port);
+    let serving = candidates.into_iter().filter(|(_, endpoint)| endpoint.ready || endpoint.serving);
+    serving.map(|((address, port), _)| SocketAddr::new(address, port.number())).collect()
 }
 
 fn candidates<'s>(

@@ -2,6 +2,7 @@
 
 mod churn;
 mod cluster_ip;
+mod conntrack;
 mod external;
 mod harness;
 mod node_port;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Case> {
         external::CASES,
         updates::CASES,
         churn::CASES,
+        conntrack::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{Data, Field, ServiceChain, Set, TABLE, TARGET_FIELDS};
-use super::netlink::{Attributes, Writer};
 use super::protocol::{element, list, set as set_attribute};
 use super::typeof_data::{put, set_user_data};
 use crate::model::{Family, Port, Protocol};
+use crate::netlink::{Attributes, Writer};
 use crate::policy::exposure::{Frontend, FrontendAddress};
 
 /// What tells one of our sets from a foreign one of the same name, as the kernel reports it.
@@ -423,8 +423,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::messages;
     use super::*;
+    use crate::netlink::messages;
 
     fn round_trip(text: &str, one: &Element, family: Family) {
         let mut w = Writer::default();

@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::codec::{comment_user_data, write_element, write_protocol_set, write_protocols, write_set};
 use super::element::Element;
 use super::names::{TABLE, table_comment};
-use super::netlink::{ACK, Attributes, CREATE, HEADERS, Writer};
-use super::protocol::{family_number, list, message, table};
+use super::protocol::{list, message, table};
 use super::transaction::{Op, Transaction};
 use super::wire::{self, ANONYMOUS_SET, Scratch};
 use crate::model::Family;
+use crate::netlink::{ACK, Attributes, CREATE, HEADERS, Writer, family_number};
 
 /// The bytes of a transaction, and which operations stand in which message.
 #[derive(Debug)]

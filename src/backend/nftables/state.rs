@@ -8,11 +8,11 @@ use super::codec::{Item, SetIdentity, net_between, previous_address, read_commen
 use super::connection::Connection;
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{ServiceChain, Set, TABLE, table_comment};
-use super::netlink::Attributes;
-use super::protocol::{chain as chain_attribute, family_number, list, message, rule, set, table};
+use super::protocol::{chain as chain_attribute, list, message, rule, set, table};
 use super::ruleset::{Chain, ChainType, Settings, base_chains, service_chain, static_chains};
 use super::wire;
 use crate::model::Family;
+use crate::netlink::{Attributes, family_number};
 
 /// The table of one family as the kernel holds it.
 #[derive(Debug)]
