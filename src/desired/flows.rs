@@ -88,7 +88,7 @@ impl Flows {
             self.due.frontends.extend(done.into_keys());
         }
         for change in &plan.changes {
-            match (&change.before, &change.after) {
+            match (change.before.as_deref(), change.after.as_deref()) {
                 // What is removed may be unknown here: somebody before us has installed it.
                 (Some(Row::Frontend(frontend, _)), after)
                     if frontend.protocol == Protocol::Udp && (unread || after.is_none()) =>

@@ -10,7 +10,10 @@ fn removal() -> Plan {
     let Row::Frontend(mut frontend, forwarding) = nodeport_row(30053, "shop/dns:dns", "a") else { panic!() };
     frontend.protocol = crate::model::Protocol::Udp;
     let before = Some(Row::Frontend(frontend, forwarding));
-    Plan { family: Family::V4, changes: vec![Change { owner: Owner::Node, before, after: None }] }
+    Plan {
+        family: Family::V4,
+        changes: vec![Change { owner: Owner::Node, before: before.map(Into::into), after: None }],
+    }
 }
 
 fn nothing() -> Plan {

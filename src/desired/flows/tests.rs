@@ -41,7 +41,7 @@ fn owner(text: &str) -> Owner {
 }
 
 fn removed(rows: impl IntoIterator<Item = Row>) -> Plan {
-    let change = |row| Change { owner: Owner::Node, before: Some(row), after: None };
+    let change = |row: Row| Change { owner: Owner::Node, before: Some(row.into()), after: None };
     Plan { family: Family::V4, changes: rows.into_iter().map(change).collect() }
 }
 
@@ -160,7 +160,11 @@ fn nodeport_addresses_come_and_go() {
     let _ = flows.take_due();
     flows.take(&Owner::Node, &[address("192.168.0.3")], &store);
     let mut plan = removed([address("192.168.0.2")]);
-    plan.changes.push(Change { owner: Owner::Node, before: None, after: Some(address("192.168.0.3")) });
+    plan.changes.push(Change {
+        owner: Owner::Node,
+        before: None,
+        after: Some(address("192.168.0.3").into()),
+    });
     flows.programmed(&plan, false, |_| false);
     let due = flows.take_due();
     let review = flows.review(&due, &store);
