@@ -5,6 +5,7 @@ mod cluster_ip;
 mod external;
 mod harness;
 mod node_port;
+mod pods;
 mod restart;
 mod uniform;
 mod updates;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Case> {
         cluster_ip::CASES,
         node_port::CASES,
         external::CASES,
+        pods::CASES,
         updates::CASES,
         churn::CASES,
         restart::CASES,
