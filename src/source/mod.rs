@@ -10,6 +10,7 @@ pub mod manifests;
 mod metadata;
 pub mod objects;
 pub mod pods;
+pub mod watch;
 
 use crate::model::Update;
 

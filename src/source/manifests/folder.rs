@@ -29,7 +29,7 @@ pub(super) struct Folder {
     dir: PathBuf,
     context: Context,
     metrics: Metrics,
-    files: BTreeMap<FileName, File>,
+    files: HashMap<FileName, File>,
     objects: HashMap<ItemKey, Claim>,
     stand_in: StandIn,
 }
@@ -72,7 +72,7 @@ struct Claim {
 
 impl Folder {
     pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
-        let (files, objects, stand_in) = (BTreeMap::new(), HashMap::new(), StandIn::default());
+        let (files, objects, stand_in) = (HashMap::new(), HashMap::new(), StandIn::default());
         Self { dir, context, metrics, files, objects, stand_in }
     }
 
