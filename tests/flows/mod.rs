@@ -6,6 +6,7 @@ mod conntrack;
 mod external;
 mod harness;
 mod node_port;
+mod pods;
 mod restart;
 mod uniform;
 mod updates;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Case> {
         cluster_ip::CASES,
         node_port::CASES,
         external::CASES,
+        pods::CASES,
         updates::CASES,
         churn::CASES,
         conntrack::CASES,
