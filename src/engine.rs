@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use crate::backend::{Backend, BackendError, Receipt};
-use crate::config::Config;
+use crate::config::{Config, DetectLocal};
 use crate::desired::flows::Flows;
 use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
@@ -25,6 +26,8 @@ pub struct Engine<B> {
     backend: B,
     store: Store,
     context: Context,
+    /// The node's pod CIDRs as the backend knows them, where `detectLocalMode: NodeCIDR` asks for them.
+    node_cidrs: Option<Box<[IpNet]>>,
     /// What has changed since rows were compiled last.
     touched: Touched,
     /// When the oldest update that is not programmed yet arrived.
@@ -80,6 +83,7 @@ impl<B: Backend> Engine<B> {
                 node_ips: Vec::new(),
                 node_port_addresses: config.node_port_addresses.clone(),
             },
+            node_cidrs: (config.detect_local == DetectLocal::NodeCidr).then(Box::default),
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
             lanes: Family::ALL.map(lane),
@@ -97,9 +101,21 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Whether Services and EndpointSlices have been listed: before that nothing is programmed.
+    /// With `detectLocalMode: NodeCIDR` the node's own CIDRs must be known as well, as in kube-proxy.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.store.complete()
+        let node_known = self.store.node().is_some_and(|node| !node.pod_cidrs.is_empty());
+        self.store.complete() && (self.node_cidrs.is_none() || node_known)
+    }
+
+    /// Tells the backend of other pod CIDRs of the node: all of its static rules may look different.
+    fn follow_node_cidrs(&mut self) {
+        let Some((known, node)) = self.node_cidrs.as_mut().zip(self.store.node()) else { return };
+        if *known != node.pod_cidrs {
+            known.clone_from(&node.pod_cidrs);
+            self.backend.set_node_cidrs(known);
+            self.lanes.iter_mut().for_each(|lane| lane.unread = true);
+        }
     }
 
     /// Programs what has changed, and what failed before and is due. Does nothing before the first
@@ -112,6 +128,7 @@ impl<B: Backend> Engine<B> {
         if !self.complete() {
             return Ok(synced);
         }
+        self.follow_node_cidrs();
         self.compile();
         for lane in &mut self.lanes {
             match lane.sync(&mut self.backend, now, &mut synced) {
@@ -165,6 +182,7 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// What reading from the backend says.
     pub fn dry_run(&mut self) -> Result<Vec<Plan>, BackendError> {
+        self.follow_node_cidrs();
         self.compile();
         let (backend, lanes) = (&mut self.backend, &mut self.lanes);
         let plan = |lane: &mut Lane| {
