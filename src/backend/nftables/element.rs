@@ -300,7 +300,8 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
         .collect();
     let restricted = found.iter().any(|element| element.set == Set::Restricted);
     let allowed_sources = restricted.then(|| sources.into());
-    let forwarding = Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources };
+    let forwarding =
+        Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources, affinity: None };
     let row = Row::Frontend(frontend, forwarding);
     let mut expected = Vec::with_capacity(found.len());
     elements(&row, &mut expected);
