@@ -3,6 +3,8 @@
 //! Every decision about contents is made before (`steps.rs`); here is only what goes when, and what
 //! follows if the kernel refuses.
 
+mod tidy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
@@ -17,6 +19,7 @@ use super::owner;
 use super::ruleset::Settings;
 use super::state::{self, HeldBy, Installed};
 use super::steps::{self, Step};
+use super::sticky::{Memory, Objects};
 use super::transaction::Op;
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::Config;
@@ -51,6 +54,8 @@ struct Table {
     sizes: BTreeMap<Set, u32>,
     counts: BTreeMap<Set, usize>,
     strays: Vec<Element>,
+    sticky: Objects,
+    remembered: tidy::Remembered,
 }
 
 /// What has to happen before the next plan can be written.
@@ -83,6 +88,8 @@ impl Nftables {
             sizes: BTreeMap::new(),
             counts: BTreeMap::new(),
             strays: Vec::new(),
+            sticky: Objects::default(),
+            remembered: tidy::Remembered::default(),
         };
         Ok(Self { connection, tables: Family::ALL.map(table), owned: true })
     }
@@ -106,8 +113,10 @@ impl Nftables {
         let operations = step.transaction.ops.len();
         receipt.add(operations, batch.bytes().len(), start.elapsed());
         debug!(family = %step.transaction.family, operations, bytes = batch.bytes().len(), "committed");
-        let counts = &mut self.table(step.transaction.family).counts;
+        let table = self.table(step.transaction.family);
+        let counts = &mut table.counts;
         for op in &step.transaction.ops {
+            table.sticky.record(op);
             match op {
                 Op::AddElement(element) => *counts.entry(element.set).or_insert(0) += 1,
                 Op::DeleteElement(element) => {
@@ -149,7 +158,7 @@ impl Nftables {
             self.send_ops(family, part.to_vec(), receipt)?;
         }
         for run in steps::cut(plan, self.chunk()) {
-            let step = steps::element_step(&settings, plan, run);
+            let step = steps::element_step(&settings, plan, run, &self.table(family).sticky);
             self.send(&step, receipt)?;
         }
         self.send_ops(family, steps::hook_ops(&settings), receipt)?;
@@ -165,7 +174,8 @@ impl Nftables {
         let skeleton = steps::skeleton(&settings, plan, self.owned);
         let mut step = Step::shared(&settings, vec![Op::DeleteTable]);
         step.transaction.ops.extend(skeleton.ops);
-        step.append(steps::element_step(&settings, plan, 0..plan.changes.len()));
+        self.table(family).sticky = Objects::default();
+        step.append(steps::element_step(&settings, plan, 0..plan.changes.len(), &Objects::default()));
         step.transaction.ops.extend(steps::hook_ops(&settings));
         self.table(family).counts.clear();
         match self.send(&step, receipt) {
@@ -207,14 +217,14 @@ impl Nftables {
         let mut step = Step::shared(&settings, prefix);
         let runs = steps::cut(plan, chunk);
         let (first, rest) = runs.split_first().map_or((0..0, &[][..]), |(first, rest)| (first.clone(), rest));
-        step.append(steps::element_step(&settings, plan, first));
+        step.append(steps::element_step(&settings, plan, first, &self.table(family).sticky));
         self.send(&step, receipt)?;
         let table = self.table(family);
         table.condition = Condition::Ready;
         table.strays.clear();
         table.chains.extend(super::ruleset::with_prerequisites(&needed));
         for run in rest {
-            let step = steps::element_step(&settings, plan, run.clone());
+            let step = steps::element_step(&settings, plan, run.clone(), &self.table(family).sticky);
             self.send(&step, receipt)?;
         }
         Ok(())
@@ -251,6 +261,8 @@ impl Nftables {
         table.sizes.clear();
         table.counts.clear();
         table.strays.clear();
+        table.sticky = Objects::default();
+        table.remembered = tidy::Remembered::default();
     }
 }
 
@@ -271,13 +283,16 @@ impl Backend for Nftables {
                 for element in &found.elements {
                     *table.counts.entry(element.set).or_insert(0) += 1;
                 }
-                let rebuilt = rebuild(found.elements);
+                let lasts = |memory: &Memory| found.sticky.map(memory).map(|map| map.seconds);
+                let rebuilt = rebuild(found.elements, lasts);
                 table.condition = match found.held_by {
                     HeldBy::Nobody => Condition::Ready,
                     HeldBy::Orphan => Condition::Orphan,
                     HeldBy::Other(port) => Condition::Foreign(port),
                 };
                 (table.chains, table.sizes, table.strays) = (found.chains, found.sizes, rebuilt.strays);
+                table.remembered = tidy::Remembered::read(&rebuilt.rows, &found.sticky);
+                table.sticky = found.sticky;
                 if !table.strays.is_empty() {
                     warn!(%family, elements = table.strays.len(), "elements that belong to no whole row are replaced");
                 }
@@ -302,7 +317,9 @@ impl Backend for Nftables {
             }
             result => result,
         };
-        result.map(|()| receipt)
+        result?;
+        self.tidy(plan, &mut receipt)?;
+        Ok(receipt)
     }
 
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {

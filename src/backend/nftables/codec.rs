@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::element::{Element, ElementData, ElementKey};
-use super::names::{Data, Field, ServiceChain, Set, TABLE, TARGET_FIELDS};
+use super::names::{Data, Field, NOT_REMEMBERED, ServiceChain, Set, TABLE, TARGET_FIELDS};
 use super::netlink::{Attributes, Writer};
-use super::protocol::{element, list, set as set_attribute};
+use super::protocol::{element, list, object, set as set_attribute};
+use super::sticky::{MEMORY_KEY, MapState, Memory, StickyChain};
 use super::typeof_data::{put, set_user_data};
 use crate::model::{Family, Port, Protocol};
 use crate::policy::exposure::{Frontend, FrontendAddress};
@@ -37,7 +38,18 @@ impl SetIdentity {
             flags: interval | concat | map,
             key_length: length(set.key(), family),
             data,
-            user_data: set_user_data(set, family),
+            user_data: set_user_data(set.key(), set.data(), family),
+        }
+    }
+
+    /// The identity of the map of a memory.
+    #[must_use]
+    pub fn of_map(family: Family) -> Self {
+        Self {
+            flags: set_attribute::MAP | set_attribute::WRITTEN_BY_RULES,
+            key_length: length(MEMORY_KEY, family),
+            data: Some((type_number(TARGET_FIELDS, family), length(TARGET_FIELDS, family))),
+            user_data: set_user_data(MEMORY_KEY, Data::Target, family),
         }
     }
 
@@ -63,18 +75,7 @@ pub fn read_size(attributes: Attributes<'_>) -> Option<u32> {
 /// Writes the attributes that make a set or raise its size.
 pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
     let identity = SetIdentity::of(set, family);
-    w.string(set_attribute::TABLE, TABLE);
-    w.string(set_attribute::NAME, set.name());
-    w.number(set_attribute::FLAGS, identity.flags);
-    w.number(set_attribute::KEY_TYPE, type_number(set.key(), family));
-    w.number(set_attribute::KEY_LENGTH, identity.key_length);
-    if let Some((kind, length)) = identity.data {
-        w.number(set_attribute::DATA_TYPE, kind);
-        w.number(set_attribute::DATA_LENGTH, length);
-    }
-    // An id is obligatory, but only sets without a name are looked up by it.
-    w.number(set_attribute::ID, 0);
-    w.attribute(set_attribute::USER_DATA, &[&identity.user_data]);
+    write_identity(w, set.name(), type_number(set.key(), family), &identity);
     let description = w.nest(set_attribute::DESCRIPTION);
     if let Some(size) = size {
         w.number(set_attribute::DESCRIPTION_SIZE, size);
@@ -89,6 +90,85 @@ pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
         w.close(fields);
     }
     w.close(description);
+}
+
+fn write_identity(w: &mut Writer, name: &str, key_type: u32, identity: &SetIdentity) {
+    w.string(set_attribute::TABLE, TABLE);
+    w.string(set_attribute::NAME, name);
+    w.number(set_attribute::FLAGS, identity.flags);
+    w.number(set_attribute::KEY_TYPE, key_type);
+    w.number(set_attribute::KEY_LENGTH, identity.key_length);
+    if let Some((kind, length)) = identity.data {
+        w.number(set_attribute::DATA_TYPE, kind);
+        w.number(set_attribute::DATA_LENGTH, length);
+    }
+    // An id is obligatory, but only sets without a name are looked up by it.
+    w.number(set_attribute::ID, 0);
+    w.attribute(set_attribute::USER_DATA, &[&identity.user_data]);
+}
+
+/// Writes the attributes that make the map of a memory or change it.
+pub fn write_map(w: &mut Writer, memory: &Memory, state: MapState, family: Family) {
+    let key_type = type_number(MEMORY_KEY, family);
+    write_identity(w, &memory.map(), key_type, &SetIdentity::of_map(family));
+    w.long_number(set_attribute::TIMEOUT, u64::from(state.seconds) * 1000);
+    let description = w.nest(set_attribute::DESCRIPTION);
+    if state.size > 0 {
+        w.number(set_attribute::DESCRIPTION_SIZE, state.size);
+    }
+    w.close(description);
+}
+
+/// The map in a message about a set.
+#[must_use]
+pub fn read_map(attributes: Attributes<'_>) -> Option<MapState> {
+    let seconds = attributes.long_number(set_attribute::TIMEOUT)?.div_ceil(1000);
+    Some(MapState {
+        seconds: u32::try_from(seconds).ok()?,
+        size: read_size(attributes).unwrap_or(0),
+        empty: attributes.number(set_attribute::COUNT) == Some(0),
+    })
+}
+
+/// A client that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// The endpoint that it keeps.
+    pub endpoint: (IpAddr, Port),
+    /// Milliseconds until it is forgotten.
+    pub left: u64,
+}
+
+/// Reads one list item of a dump of an affinity map.
+#[must_use]
+pub fn read_client(item: Attributes<'_>, family: Family) -> Option<Client> {
+    let mut key = Fields { bytes: item.nested(element::KEY).get(element::VALUE)?, family };
+    let mut data = Fields { bytes: item.nested(element::DATA).get(element::VALUE)?, family };
+    Some(Client {
+        address: key.address()?,
+        endpoint: (data.address()?, data.port()?),
+        left: item.long_number(element::EXPIRATION).unwrap_or(u64::MAX),
+    })
+}
+
+/// Appends the list item that names a client.
+pub fn write_client(w: &mut Writer, client: &IpAddr) {
+    let mut key = Bytes::default();
+    key.address(client);
+    let item = w.nest(list::ITEM);
+    write_value(w, element::KEY, key.get());
+    w.close(item);
+}
+
+/// Writes the attributes that make the counter of connections whose client is not remembered.
+pub fn write_counter(w: &mut Writer) {
+    w.string(object::TABLE, TABLE);
+    w.string(object::NAME, NOT_REMEMBERED);
+    w.number(object::TYPE, object::COUNTER);
+    let data = w.nest(object::DATA);
+    w.close(data);
 }
 
 /// Writes the attributes that make the anonymous set of the protocols that Services know.
@@ -145,6 +225,10 @@ pub fn write_element(w: &mut Writer, one: &Element, with_data: bool, family: Fam
         }
         ElementKey::Range(net) => key.address(&net.network()),
         ElementKey::Frontend(frontend) => key.frontend(&frontend),
+        ElementKey::Original(frontend) => {
+            key.frontend_address(&frontend);
+            key.field(&frontend.port.number().to_be_bytes());
+        }
         ElementKey::Slot(frontend, index) => {
             key.frontend(&frontend);
             key.field(&u32::from(index).to_ne_bytes());
@@ -172,14 +256,16 @@ pub fn write_element(w: &mut Writer, one: &Element, with_data: bool, family: Fam
 }
 
 fn write_data(w: &mut Writer, one: &Element) {
-    match one.data {
+    match &one.data {
         ElementData::None => {}
         ElementData::Chain(chain) => write_verdict(w, element::GOTO, Some(&chain.to_string())),
+        ElementData::Sticky(chain) => write_verdict(w, element::GOTO, Some(&chain.to_string())),
+        ElementData::Remember(memory) => write_verdict(w, element::GOTO, Some(&memory.remember())),
         ElementData::Refuse => write_verdict(w, element::GOTO, Some(REFUSE)),
         ElementData::Drop => write_verdict(w, element::DROP, None),
         ElementData::Target(address, port) => {
             let mut data = Bytes::default();
-            data.address(&address);
+            data.address(address);
             data.field(&port.number().to_be_bytes());
             write_value(w, element::DATA, data.get());
         }
@@ -326,6 +412,14 @@ pub fn read_item(set: Set, item: Attributes<'_>, family: Family) -> Option<Item>
             let frontend = Frontend { address: FrontendAddress::Ip(address), protocol, port };
             ElementKey::Source(frontend, net_between(start, last)?)
         }
+        ([.., Field::PortOf(protocol)], false) => {
+            let protocol = *protocol;
+            let address = match set.key() {
+                [Field::Destination, _] => FrontendAddress::Ip(key.address()?),
+                _ => FrontendAddress::NodePort(family),
+            };
+            ElementKey::Original(Frontend { address, protocol, port: key.port()? })
+        }
         (fields, false) => {
             let address = match fields.first() {
                 Some(Field::Destination) => FrontendAddress::Ip(key.address()?),
@@ -360,11 +454,18 @@ fn read_data(set: Set, data: Attributes<'_>, family: Family) -> Option<ElementDa
             match (code, verdict.string(element::VERDICT_CHAIN)) {
                 (element::DROP, _) => Some(ElementData::Drop),
                 (element::GOTO, Some(REFUSE)) => Some(ElementData::Refuse),
-                (element::GOTO, Some(chain)) => ServiceChain::parse(chain).map(ElementData::Chain),
+                (element::GOTO, Some(chain)) => read_chain(chain),
                 _ => None,
             }
         }
     }
+}
+
+/// What the chain of this name is to an element that leads there.
+fn read_chain(name: &str) -> Option<ElementData> {
+    let chain = ServiceChain::parse(name).map(ElementData::Chain);
+    let sticky = || StickyChain::parse(name).map(ElementData::Sticky);
+    chain.or_else(sticky).or_else(|| Memory::of_remember_chain(name).map(ElementData::Remember))
 }
 
 /// The range from `start` to `last`, if it is a CIDR.
@@ -423,6 +524,7 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Lists;
     use super::super::netlink::messages;
     use super::*;
 
@@ -447,6 +549,9 @@ mod tests {
     #[test]
     fn elements_survive_the_wire() {
         let chain = ServiceChain::parse("external-3").unwrap();
+        let sticky = StickyChain::parse("cluster-sticky-3-shop/web/dns/udp").unwrap();
+        let remembered = ElementData::Remember(sticky.memory.clone());
+        let remember = |lists| Set::Remember(lists, Protocol::Udp);
         for (family, ip, net) in
             [(Family::V4, "10.96.0.1", "10.96.0.0/12"), (Family::V6, "fd00::1", "fd00::/112")]
         {
@@ -466,7 +571,10 @@ mod tests {
                 (Set::Services, ElementKey::Frontend(service), ElementData::Chain(chain)),
                 (Set::Nodeports, ElementKey::Frontend(nodeport), ElementData::Drop),
                 (Set::NoEndpoints, ElementKey::Frontend(service), ElementData::Refuse),
-                (Set::Endpoints, ElementKey::Slot(service, 7), target),
+                (Set::Services, ElementKey::Frontend(service), ElementData::Sticky(sticky.clone())),
+                (remember(Lists::Services), ElementKey::Original(service), remembered.clone()),
+                (remember(Lists::LocalNodeports), ElementKey::Original(nodeport), remembered.clone()),
+                (Set::Endpoints, ElementKey::Slot(service, 7), target.clone()),
                 (Set::NodeportEndpoints, ElementKey::Slot(nodeport, 65535 - 1), target),
             ] {
                 let comment = (set.data() == Data::Verdict).then(|| "shop/web:http".into());

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::names::{Lists, ServiceChain, Set, Treatment};
-use crate::desired::{Choice, Forwarding, Masquerade, Owner, Row, ServicePortName};
-use crate::model::{Family, Port, ServiceName};
+use super::sticky::{Memory, StickyChain, remember_set};
+use crate::desired::{Affinity, Choice, Forwarding, Masquerade, Owner, Row, ServicePortName};
+use crate::model::{Family, Port, ServiceName, TrafficPolicy};
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::{Frontend, FrontendAddress};
 
@@ -36,6 +37,8 @@ pub enum ElementKey {
     Range(IpNet),
     /// A frontend; of a NodePort only protocol and port.
     Frontend(Frontend),
+    /// A frontend as the original destination of a connection; the protocol is the map's.
+    Original(Frontend),
     /// A position in the endpoint list of a frontend.
     Slot(Frontend, u16),
     /// A source range that may call a frontend.
@@ -43,12 +46,16 @@ pub enum ElementKey {
 }
 
 /// What an element leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElementData {
     /// Nothing.
     None,
     /// `goto` a chain that picks an endpoint.
     Chain(ServiceChain),
+    /// `goto` a chain that tries a memory first.
+    Sticky(StickyChain),
+    /// `goto` the remember chain of a memory.
+    Remember(Memory),
     /// `goto refuse`.
     Refuse,
     /// `drop`.
@@ -97,6 +104,7 @@ pub fn verdicts(row: &Row, out: &mut Vec<Element>) {
 
 fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
     verdict_elements(frontend, forwarding, out);
+    remember_elements(frontend, forwarding, out);
     if let Some(sources) = &forwarding.allowed_sources {
         let plain = |set, key, comment| Element { set, key, data: ElementData::None, comment };
         let comment = Some(comment(&forwarding.service_port));
@@ -108,6 +116,27 @@ fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<
     let (everyone, outside) = lists_of(frontend);
     slots(frontend, everyone, forwarding.to.targets(), out);
     slots(frontend, outside, forwarding.from_outside.as_ref().map_or(&[], Choice::targets), out);
+}
+
+/// What leads connections to a sticky frontend to the chains that remember their clients.
+fn remember_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
+    let Some(affinity) = forwarding.affinity else { return };
+    let (everyone, outside) = lists_of(frontend);
+    let mut remember = |lists, list, choice: &Choice| {
+        if matches!(choice, Choice::Endpoints(_)) {
+            let memory = Memory::new(&forwarding.service_port, frontend.protocol, list);
+            out.push(Element {
+                set: remember_set(lists, frontend.protocol),
+                key: ElementKey::Original(frontend),
+                data: ElementData::Remember(memory),
+                comment: None,
+            });
+        }
+    };
+    remember(everyone, affinity.list, &forwarding.to);
+    if let Some(choice) = &forwarding.from_outside {
+        remember(outside, TrafficPolicy::Local, choice);
+    }
 }
 
 /// The lists for everyone and those for connections from outside.
@@ -134,20 +163,27 @@ fn verdict_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<E
     let mut verdict = |set, data| {
         out.push(Element { set, key: ElementKey::Frontend(frontend), data, comment: Some(comment.clone()) });
     };
+    let chain = |lists, treatment, list, targets: &[Target]| {
+        let chain = ServiceChain { lists, treatment, size: list_size(targets) };
+        match forwarding.affinity {
+            None => ElementData::Chain(chain),
+            Some(_) => {
+                let memory = Memory::new(&forwarding.service_port, frontend.protocol, list);
+                ElementData::Sticky(StickyChain { chain, memory })
+            }
+        }
+    };
     match &forwarding.to {
         Choice::Endpoints(targets) => {
-            let size = list_size(targets);
-            let chain = ServiceChain { lists: everyone, treatment, size };
-            verdict(everyone.verdicts(), ElementData::Chain(chain));
+            let list = forwarding.affinity.map_or(TrafficPolicy::Cluster, |affinity| affinity.list);
+            verdict(everyone.verdicts(), chain(everyone, treatment, list, targets));
         }
         Choice::Reject => verdict(refused, ElementData::Refuse),
         Choice::Drop => verdict(refused, ElementData::Drop),
     }
     match &forwarding.from_outside {
         Some(Choice::Endpoints(targets)) => {
-            let size = list_size(targets);
-            let chain = ServiceChain { lists: outside, treatment: Treatment::Pick, size };
-            verdict(outside.verdicts(), ElementData::Chain(chain));
+            verdict(outside.verdicts(), chain(outside, Treatment::Pick, TrafficPolicy::Local, targets));
         }
         Some(Choice::Drop | Choice::Reject) => verdict(outside.verdicts(), ElementData::Drop),
         None => {}
@@ -192,9 +228,9 @@ pub struct Rebuilt {
 }
 
 /// Rebuilds rows from elements: the inverse of [`elements`]. A row is whole if `elements` of it gives
-/// exactly the elements found under its frontend.
+/// exactly the elements found under its frontend. `seconds` tells how long a memory lasts that exists.
 #[must_use]
-pub fn rebuild(all: Vec<Element>) -> Rebuilt {
+pub fn rebuild(all: Vec<Element>, seconds: impl Fn(&Memory) -> Option<u32>) -> Rebuilt {
     let mut rebuilt = Rebuilt::default();
     let hairpins: BTreeSet<IpAddr> = all
         .iter()
@@ -217,6 +253,7 @@ pub fn rebuild(all: Vec<Element>) -> Rebuilt {
             (ElementKey::Pair(address), _, _) => pairs.push(address),
             (
                 ElementKey::Frontend(frontend)
+                | ElementKey::Original(frontend)
                 | ElementKey::Slot(frontend, _)
                 | ElementKey::Source(frontend, _),
                 _,
@@ -229,7 +266,7 @@ pub fn rebuild(all: Vec<Element>) -> Rebuilt {
     let mut users: BTreeMap<IpAddr, Owner> = BTreeMap::new();
     for (frontend, mut found) in frontends {
         found.sort_by_key(Element::id);
-        match whole_row(frontend, &found, &hairpins) {
+        match whole_row(frontend, &found, &hairpins, &seconds) {
             Some((owner, row)) => {
                 if let Row::Frontend(_, forwarding) = &row {
                     for target in local_targets(forwarding) {
@@ -255,7 +292,12 @@ fn local_targets(forwarding: &Forwarding) -> impl Iterator<Item = IpAddr> + '_ {
 }
 
 /// The row whose elements are exactly those `found` (sorted).
-fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>) -> Option<(Owner, Row)> {
+fn whole_row(
+    frontend: Frontend,
+    found: &[Element],
+    hairpins: &BTreeSet<IpAddr>,
+    seconds: impl Fn(&Memory) -> Option<u32>,
+) -> Option<(Owner, Row)> {
     let comment = found.iter().find_map(|element| element.comment.as_deref())?;
     let service_port = ServicePortName::parse(comment)?;
     let owner = Owner::Service(service_port.service.clone());
@@ -272,11 +314,24 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
     let mut masquerade = Masquerade::Nobody;
     let mut to = None;
     let mut from_outside = None;
+    let mut affinity: Option<Affinity> = None;
     for element in found {
-        match (element.data, element.set) {
-            (ElementData::Chain(chain), set)
-                if set == Lists::Services.verdicts() || set == Lists::Nodeports.verdicts() =>
-            {
+        let chain = match &element.data {
+            ElementData::Chain(chain) => Some(*chain),
+            ElementData::Sticky(sticky) => {
+                let lasts = seconds(&sticky.memory)?;
+                let known = affinity.get_or_insert(Affinity { seconds: lasts, list: TrafficPolicy::Cluster });
+                // Two memories that do not last equally long are set right: nobody wants 0 seconds.
+                known.seconds = if known.seconds == lasts { lasts } else { 0 };
+                if matches!(element.set, Set::Services | Set::Nodeports) {
+                    known.list = sticky.memory.list();
+                }
+                Some(sticky.chain)
+            }
+            _ => None,
+        };
+        match (&element.data, chain, element.set) {
+            (_, Some(chain), Set::Services | Set::Nodeports) => {
                 masquerade = match chain.treatment {
                     Treatment::Cluster => Masquerade::Foreign,
                     Treatment::External => Masquerade::Always,
@@ -285,12 +340,12 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
                 };
                 to = Some(list(chain.lists));
             }
-            (ElementData::Chain(chain), _) => from_outside = Some(list(chain.lists)),
-            (ElementData::Drop, Set::LocalServices | Set::LocalNodeports) => {
+            (_, Some(chain), _) => from_outside = Some(list(chain.lists)),
+            (ElementData::Drop, _, Set::LocalServices | Set::LocalNodeports) => {
                 from_outside = Some(Choice::Drop);
             }
-            (ElementData::Drop, _) => to = Some(Choice::Drop),
-            (ElementData::Refuse, _) => to = Some(Choice::Reject),
+            (ElementData::Drop, ..) => to = Some(Choice::Drop),
+            (ElementData::Refuse, ..) => to = Some(Choice::Reject),
             _ => {}
         }
     }
@@ -301,7 +356,7 @@ fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>)
     let restricted = found.iter().any(|element| element.set == Set::Restricted);
     let allowed_sources = restricted.then(|| sources.into());
     let forwarding =
-        Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources, affinity: None };
+        Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources, affinity };
     let row = Row::Frontend(frontend, forwarding);
     let mut expected = Vec::with_capacity(found.len());
     elements(&row, &mut expected);
@@ -340,6 +395,7 @@ mod tests {
         let mut touched = Touched::default();
         let web = service("10.96.0.1").external_ips("192.0.2.7").load_balancer_ips("203.0.113.1");
         let web = web.source_ranges(&["198.51.100.0/24", "192.0.2.0/25"]).external_local().node_port(30080);
+        let web = web.affinity(60);
         for (n, service) in [("shop/web", web), ("shop/empty", service("10.96.0.2"))] {
             store.apply(Update::Set(Object::Service(name(n), service.build())), &mut touched);
         }
@@ -364,7 +420,7 @@ mod tests {
     #[test]
     fn rows_survive_the_kernel() {
         let rows = rows();
-        let rebuilt = rebuild(all_elements(&rows));
+        let rebuilt = rebuild(all_elements(&rows), |_| Some(60));
         assert_eq!(rebuilt.strays, []);
         let mut back: Vec<Row> = rebuilt.rows.iter().map(|(_, row)| row.clone()).collect();
         back.sort_by_key(Row::key);
@@ -384,7 +440,7 @@ mod tests {
             let (ElementKey::Frontend(frontend) | ElementKey::Slot(frontend, _)) = element.key else {
                 continue;
             };
-            let rebuilt = rebuild(all);
+            let rebuilt = rebuild(all, |_| Some(60));
             let mut left = rebuilt.rows.iter().map(|(_, row)| row);
             let still = left.any(|row| matches!(row, Row::Frontend(f, _) if *f == frontend));
             assert!(!still, "{element:?} is missing");

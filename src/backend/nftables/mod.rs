@@ -14,6 +14,7 @@ pub mod ruleset;
 pub mod state;
 pub mod statement;
 pub mod steps;
+pub mod sticky;
 pub mod transaction;
 pub mod typeof_data;
 pub mod wire;

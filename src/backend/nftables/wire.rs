@@ -17,6 +17,7 @@ use nftnl::{MsgType, NlMsg, ProtoFamily};
 use super::expr::{Compare, Expr, Load, Register};
 use super::names::TABLE;
 use super::netlink::{APPEND, CREATE, REQUEST};
+use super::protocol::object;
 use super::ruleset::{Chain, ChainType, Hook};
 use crate::model::Family;
 
@@ -260,13 +261,21 @@ impl Expression for Numbered<'_> {
             Expr::Lookup { set, into } => {
                 let raw = Raw::new(c"lookup")
                     .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
-                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name())
+                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set)
                     .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0);
                 match into {
                     Some(register) => raw.register(sys::NFTNL_EXPR_LOOKUP_DREG, *register),
                     None => raw,
                 }
             }
+            Expr::Update { map, data } => Raw::new(c"dynset")
+                .number(sys::NFTNL_EXPR_DYNSET_OP, 1) // NFT_DYNSET_OP_UPDATE
+                .register(sys::NFTNL_EXPR_DYNSET_SREG_KEY, first)
+                .register(sys::NFTNL_EXPR_DYNSET_SREG_DATA, *data)
+                .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map),
+            Expr::Count(name) => Raw::new(c"objref")
+                .number(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, object::COUNTER)
+                .text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name),
             Expr::AnonymousProtocols => Raw::new(c"lookup")
                 .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, ANONYMOUS_SET)
@@ -334,6 +343,7 @@ fn load_expr(load: Load, register: Register) -> Raw {
     let ct = |key: u32| {
         Raw::new(c"ct").number(sys::NFTNL_EXPR_CT_KEY, key).register(sys::NFTNL_EXPR_CT_DREG, register)
     };
+    let original = |key: u32| ct(key).byte(sys::NFTNL_EXPR_CT_DIR, 0); // IP_CT_DIR_ORIGINAL
     // Payload bases: 1 is NFT_PAYLOAD_NETWORK_HEADER, 2 NFT_PAYLOAD_TRANSPORT_HEADER.
     match load {
         Load::Source(Family::V4, bytes) => payload(1, 12, bytes),
@@ -344,8 +354,13 @@ fn load_expr(load: Load, register: Register) -> Raw {
         Load::L4Proto => meta(16),  // NFT_META_L4PROTO
         Load::Interface => meta(6), // NFT_META_IIFNAME
         Load::Mark => meta(META_MARK),
-        Load::CtState => ct(0),  // NFT_CT_STATE
-        Load::CtStatus => ct(2), // NFT_CT_STATUS
+        Load::CtState => ct(0),                                // NFT_CT_STATE
+        Load::CtStatus => ct(2),                               // NFT_CT_STATUS
+        Load::OriginalSource(Family::V4) => original(19),      // NFT_CT_SRC_IP
+        Load::OriginalSource(Family::V6) => original(21),      // NFT_CT_SRC_IP6
+        Load::OriginalDestination(Family::V4) => original(20), // NFT_CT_DST_IP
+        Load::OriginalDestination(Family::V6) => original(22), // NFT_CT_DST_IP6
+        Load::OriginalPort => original(12),                    // NFT_CT_PROTO_DST
         Load::Random(modulus) => Raw::new(c"numgen")
             .register(sys::NFTNL_EXPR_NG_DREG, register)
             .number(sys::NFTNL_EXPR_NG_MODULUS, u32::from(modulus))
