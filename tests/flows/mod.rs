@@ -1,5 +1,6 @@
 //! All tables.
 
+mod affinity;
 mod churn;
 mod cluster_ip;
 mod external;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Case> {
         node_port::CASES,
         external::CASES,
         updates::CASES,
+        affinity::CASES,
         churn::CASES,
         restart::CASES,
         writes::CASES,

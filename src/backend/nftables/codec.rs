@@ -227,7 +227,10 @@ pub fn write_element(w: &mut Writer, one: &Element, with_data: bool, family: Fam
         ElementKey::Frontend(frontend) => key.frontend(&frontend),
         ElementKey::Original(frontend) => {
             key.frontend_address(&frontend);
+            let alone = key.get().is_empty();
             key.field(&frontend.port.number().to_be_bytes());
+            // A key of one field is not padded.
+            key.length = if alone { 2 } else { key.length };
         }
         ElementKey::Slot(frontend, index) => {
             key.frontend(&frontend);

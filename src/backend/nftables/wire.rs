@@ -48,6 +48,8 @@ impl Scratch {
         let start = out.len();
         out.extend(self.0.iter().take(length.div_ceil(8)).flat_map(|word| word.to_ne_bytes()));
         out.truncate(start + length.next_multiple_of(4));
+        // Padding is not written: it must not show what an earlier message had there.
+        self.0.iter_mut().take(length.div_ceil(8)).for_each(|word| *word = 0);
         let append = if second[0] == NEW_RULE { APPEND } else { 0 };
         out[start + 6..start + 8].copy_from_slice(&(REQUEST | CREATE | append).to_ne_bytes());
     }
@@ -272,6 +274,8 @@ impl Expression for Numbered<'_> {
                 .number(sys::NFTNL_EXPR_DYNSET_OP, 1) // NFT_DYNSET_OP_UPDATE
                 .register(sys::NFTNL_EXPR_DYNSET_SREG_KEY, first)
                 .register(sys::NFTNL_EXPR_DYNSET_SREG_DATA, *data)
+                // that of the map, as the kernel reports it
+                .data(sys::NFTNL_EXPR_DYNSET_TIMEOUT, &0_u64.to_ne_bytes())
                 .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map),
             Expr::Count(name) => Raw::new(c"objref")
                 .number(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, object::COUNTER)
