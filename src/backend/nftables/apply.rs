@@ -291,7 +291,8 @@ impl Backend for Nftables {
                     HeldBy::Other(port) => Condition::Foreign(port),
                 };
                 (table.chains, table.sizes, table.strays) = (found.chains, found.sizes, rebuilt.strays);
-                table.remembered = tidy::Remembered::read(&rebuilt.rows, &found.sticky);
+                table.remembered =
+                    tidy::Remembered::read(&rebuilt.rows, &found.sticky, table.settings.affinity_clients);
                 table.sticky = found.sticky;
                 if !table.strays.is_empty() {
                     warn!(%family, elements = table.strays.len(), "elements that belong to no whole row are replaced");

@@ -139,6 +139,8 @@ pub struct Client {
     pub endpoint: (IpAddr, Port),
     /// Milliseconds until it is forgotten.
     pub left: u64,
+    /// Milliseconds from its last new connection to that, where that is not what the map says.
+    pub lasts: Option<u64>,
 }
 
 /// Reads one list item of a dump of an affinity map.
@@ -150,15 +152,23 @@ pub fn read_client(item: Attributes<'_>, family: Family) -> Option<Client> {
         address: key.address()?,
         endpoint: (data.address()?, data.port()?),
         left: item.long_number(element::EXPIRATION).unwrap_or(u64::MAX),
+        lasts: item.long_number(element::TIMEOUT),
     })
 }
 
-/// Appends the list item that names a client.
-pub fn write_client(w: &mut Writer, client: &IpAddr) {
+/// Appends the list item of a client: all of it, or what is needed to delete it.
+pub fn write_client(w: &mut Writer, client: &Client, all: bool) {
     let mut key = Bytes::default();
-    key.address(client);
+    key.address(&client.address);
     let item = w.nest(list::ITEM);
     write_value(w, element::KEY, key.get());
+    if all {
+        let mut data = Bytes::default();
+        data.address(&client.endpoint.0);
+        data.field(&client.endpoint.1.number().to_be_bytes());
+        write_value(w, element::DATA, data.get());
+        w.long_number(element::EXPIRATION, client.left);
+    }
     w.close(item);
 }
 

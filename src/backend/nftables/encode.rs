@@ -88,7 +88,7 @@ impl Encoder {
         while at < ops.len() {
             at = match &ops[at] {
                 Op::AddElement(_) | Op::DeleteElement(_) => self.elements(ops, at),
-                Op::Forget(memory, _) => self.clients(ops, at, memory),
+                Op::Forget(memory, _) | Op::Keep(memory, _) => self.clients(ops, at, memory),
                 op => {
                     self.single(op, at);
                     at + 1
@@ -158,7 +158,7 @@ impl Encoder {
                 w.string(set::TABLE, TABLE);
                 w.string(set::NAME, &memory.map());
             }),
-            Op::AddElement(_) | Op::DeleteElement(_) | Op::Forget(..) => {}
+            Op::AddElement(_) | Op::DeleteElement(_) | Op::Forget(..) | Op::Keep(..) => {}
         }
     }
 
@@ -183,23 +183,25 @@ impl Encoder {
         });
     }
 
-    /// Writes the run of clients to be forgotten of one memory that starts at `at`; returns the index
-    /// behind it.
+    /// Writes the run of clients of one memory that are to be forgotten, or kept, that starts at `at`;
+    /// returns the index behind it.
     fn clients(&mut self, ops: &[Op], at: usize, memory: &Memory) -> usize {
         let mut end = at;
         let start = self.batch.writer.at();
         let seq = self.batch.last_seq() + 1;
         let writer = &mut self.batch.writer;
-        let open = writer.message(message::DELETE_ELEMENT, 0, seq, family_number(self.family), 0);
+        let keep = matches!(ops[at], Op::Keep(..));
+        let (kind, flags) = if keep { (message::NEW_ELEMENT, CREATE) } else { (message::DELETE_ELEMENT, 0) };
+        let open = writer.message(kind, flags, seq, family_number(self.family), 0);
         writer.string(list::TABLE, TABLE);
         writer.string(list::SET, &memory.map());
         let items = writer.nest(list::ELEMENTS);
         let list_start = writer.at();
-        while let Some(Op::Forget(same, client)) = ops.get(end)
-            && same == memory
+        while let Some(Op::Forget(same, client) | Op::Keep(same, client)) = ops.get(end)
+            && (same, matches!(ops[end], Op::Keep(..))) == (memory, keep)
             && writer.at() - list_start < list::MOST_BYTES
         {
-            write_client(writer, client);
+            write_client(writer, client, keep);
             end += 1;
         }
         writer.close(items);

@@ -244,6 +244,14 @@ impl Objects {
         self.memory_uses.keys()
     }
 
+    /// Gives the maps in use that have another size this one.
+    #[must_use]
+    pub fn resized(&self, size: u32) -> Vec<Op> {
+        let maps = self.maps.iter().filter(|(memory, _)| self.memory_uses.contains_key(*memory));
+        let other = maps.filter(|(_, map)| map.size != size);
+        other.map(|(memory, map)| Op::AddMap(memory.clone(), MapState { size, ..*map })).collect()
+    }
+
     /// Takes note of an operation that the kernel has confirmed.
     pub fn record(&mut self, op: &Op) {
         match op {

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::codec::Client;
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{Data, NOT_REMEMBERED, Set, TABLE, family_word};
 use super::ruleset::{Chain, ChainType, Hook};
@@ -37,7 +38,9 @@ pub enum Op {
     /// Deletes the map of a memory that no rule uses.
     DeleteMap(Memory),
     /// Deletes the entry of a client.
-    Forget(Memory, IpAddr),
+    Forget(Memory, Client),
+    /// Adds the entry of a client.
+    Keep(Memory, Client),
     /// Deletes an element.
     DeleteElement(Element),
     /// Adds an element.
@@ -109,7 +112,11 @@ impl fmt::Display for Transaction {
                 Op::AddMap(memory, state) => writeln!(f, "add {}", memory_text(memory, *state, family))?,
                 Op::DeleteMap(memory) => writeln!(f, "delete map {ip} {TABLE} {}", memory.map())?,
                 Op::Forget(memory, client) => {
-                    writeln!(f, "delete element {ip} {TABLE} {} {{ {client} }}", memory.map())?;
+                    writeln!(f, "delete element {ip} {TABLE} {} {{ {} }}", memory.map(), client.address)?;
+                }
+                Op::Keep(memory, Client { address, endpoint: (to, port), left, .. }) => {
+                    let (name, what) = (memory.map(), format!("{address} expires {left}ms : {to} . {port}"));
+                    writeln!(f, "add element {ip} {TABLE} {name} {{ {what} }}")?;
                 }
                 Op::DeleteElement(element) => {
                     let (name, key) = (element.set.name(), element_key(element));

@@ -15,7 +15,7 @@ use super::super::protocol::{family_number, list, message};
 use super::super::steps::Step;
 use super::super::sticky::{Memory, Objects, memories};
 use super::super::transaction::Op;
-use super::{CHAINS_PER_BATCH, CHUNK, Nftables, read_error, refused};
+use super::{CHAINS_PER_BATCH, Nftables, read_error, refused};
 use crate::backend::{BackendError, Receipt};
 use crate::desired::{Owner, Row};
 use crate::diff::Plan;
@@ -30,33 +30,70 @@ const SMALL_MAP: usize = 10_000;
 /// Where the clients of each memory may be.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
-    /// The list in use of each memory.
-    targets: BTreeMap<Memory, Arc<[Target]>>,
-    /// Memories that may hold clients of endpoints that have left the list.
+    /// The list in use of each memory, and for how many seconds a client is remembered.
+    lists: BTreeMap<Memory, (u32, Arc<[Target]>)>,
+    /// Memories that may hold clients of endpoints that have left the list, or for another time.
     stale: BTreeSet<Memory>,
+    /// Maps whose size is another one than configured.
+    resize: Vec<Op>,
 }
 
 impl Remembered {
     /// The lists of rows that were read back. Whoever wrote them may have ended before it forgot the
     /// clients of an endpoint: every map is looked through once.
-    pub(super) fn read(rows: &[(Owner, Row)], objects: &Objects) -> Self {
+    pub(super) fn read(rows: &[(Owner, Row)], objects: &Objects, size: u32) -> Self {
         let lists = rows.iter().flat_map(|(_, row)| memories(row));
-        let targets = lists.map(|(memory, _, targets)| (memory, targets)).collect();
+        let lists = lists.map(|(memory, seconds, targets)| (memory, (seconds, targets))).collect();
         let filled = |memory: &&Memory| objects.map(memory).is_some_and(|map| !map.empty);
-        Self { targets, stale: objects.in_use().filter(filled).cloned().collect() }
+        Self {
+            lists,
+            stale: objects.in_use().filter(filled).cloned().collect(),
+            resize: objects.resized(size),
+        }
     }
 
     /// Follows a plan that was carried out.
     fn follow(&mut self, plan: &Plan) {
         let rows = plan.changes.iter().filter_map(|change| change.after.as_ref());
-        for (memory, _, targets) in rows.flat_map(memories) {
-            let before = self.targets.insert(memory.clone(), targets.clone());
-            let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &targets)) else { continue };
+        for (memory, seconds, targets) in rows.flat_map(memories) {
+            let before = self.lists.insert(memory.clone(), (seconds, targets.clone()));
+            let Some((lasted, before)) = before else { continue };
             let after: BTreeSet<&Target> = targets.iter().collect();
-            if before.iter().any(|target| !after.contains(target)) {
+            if lasted != seconds || before.iter().any(|target| !after.contains(target)) {
                 self.stale.insert(memory);
             }
         }
+    }
+}
+
+/// What has to happen to the clients of a memory.
+#[derive(Debug, Default)]
+struct Due {
+    forget: Vec<Client>,
+    /// As they are to be from now on.
+    rewrite: Vec<Client>,
+}
+
+impl Due {
+    /// Clients of endpoints outside of `list` are forgotten. Those that were written down for another
+    /// time than `seconds` keep their age: it is `seconds` after their last new connection that they
+    /// are forgotten.
+    fn of(clients: Vec<Client>, list: &[Target], seconds: u32) -> Self {
+        let known: BTreeSet<_> = list.iter().map(|target| (target.address, target.port)).collect();
+        let whole = u64::from(seconds) * 1000;
+        let mut due = Self::default();
+        for client in clients {
+            let age =
+                client.lasts.filter(|lasts| *lasts != whole).map(|lasts| lasts.saturating_sub(client.left));
+            if !known.contains(&client.endpoint) || age.is_some_and(|age| age >= whole) {
+                due.forget.push(client);
+            } else if let Some(age) = age {
+                due.rewrite.push(Client { left: whole - age, ..client });
+            }
+        }
+        // Those that expire soon last: what they do to their batch concerns few others.
+        due.forget.sort_unstable_by_key(|client| std::cmp::Reverse(client.left));
+        due
     }
 }
 
@@ -66,40 +103,44 @@ impl Nftables {
         let family = plan.family;
         let table = self.table(family);
         table.remembered.follow(plan);
-        for ops in table.sticky.removals().chunks(CHAINS_PER_BATCH) {
+        let resize = std::mem::take(&mut table.remembered.resize);
+        let removals = table.sticky.removals();
+        self.send_ops(family, resize, receipt)?;
+        for ops in removals.chunks(CHAINS_PER_BATCH) {
             self.send_ops(family, ops.to_vec(), receipt)?;
         }
         let table = self.table(family);
         let stale = std::mem::take(&mut table.remembered.stale);
         let objects = &table.sticky;
-        table.remembered.targets.retain(|memory, _| objects.map(memory).is_some());
+        table.remembered.lists.retain(|memory, _| objects.map(memory).is_some());
         for memory in stale {
-            self.forget_strangers(family, &memory, receipt)?;
+            self.look_through(family, &memory, receipt)?;
         }
         Ok(())
     }
 
-    /// Forgets the clients of endpoints that are not in the list of a memory.
-    fn forget_strangers(
+    /// Brings the clients of a memory in line with the list in use.
+    fn look_through(
         &mut self,
         family: Family,
         memory: &Memory,
         receipt: &mut Receipt,
     ) -> Result<(), BackendError> {
-        let Some(targets) = self.table(family).remembered.targets.get(memory).cloned() else { return Ok(()) };
-        let known: BTreeSet<_> = targets.iter().map(|target| (target.address, target.port)).collect();
+        let Some((seconds, targets)) = self.table(family).remembered.lists.get(memory).cloned() else {
+            return Ok(());
+        };
         for _ in 0..2 {
             let start = Instant::now();
-            let mut clients = self.clients(family, memory)?;
+            let clients = self.clients(family, memory)?;
             let all = clients.len();
-            clients.retain(|client| !known.contains(&client.endpoint));
-            debug!(%family, map = memory.map(), all, forgotten = clients.len(), took = ?start.elapsed(), "looked through");
-            // Those that expire soon last: what they do to their batch concerns few others.
-            clients.sort_unstable_by_key(|client| std::cmp::Reverse(client.left));
-            let ops: Vec<Op> =
-                clients.iter().map(|client| Op::Forget(memory.clone(), client.address)).collect();
-            for chunk in ops.chunks(self.chunk().min(CHUNK)) {
-                self.delete_clients(family, chunk, receipt)?;
+            let Due { forget, rewrite } = Due::of(clients, &targets, seconds);
+            let (map, forgotten, rewritten) = (memory.map(), forget.len(), rewrite.len());
+            debug!(%family, map, all, forgotten, rewritten, took = ?start.elapsed(), "looked through");
+            for chunk in forget.chunks(self.chunk()) {
+                self.write_clients(family, memory, chunk, false, receipt)?;
+            }
+            for chunk in rewrite.chunks(self.chunk()) {
+                self.write_clients(family, memory, chunk, true, receipt)?;
             }
             if all > SMALL_MAP {
                 break;
@@ -124,28 +165,63 @@ impl Nftables {
         Ok(clients)
     }
 
-    /// Forgets clients. One that has expired meanwhile makes the kernel refuse the whole batch: it is
-    /// halved until that one stands alone.
-    fn delete_clients(
+    /// Forgets clients, or writes them anew. One that has expired meanwhile makes the kernel refuse the
+    /// whole batch: it is halved until that one stands alone.
+    fn write_clients(
         &mut self,
         family: Family,
-        ops: &[Op],
+        memory: &Memory,
+        clients: &[Client],
+        anew: bool,
         receipt: &mut Receipt,
     ) -> Result<(), BackendError> {
-        let step = Step::shared(&self.table(family).settings, ops.to_vec());
+        let mut ops: Vec<Op> = clients.iter().map(|client| Op::Forget(memory.clone(), *client)).collect();
+        if anew {
+            ops.extend(clients.iter().map(|client| Op::Keep(memory.clone(), *client)));
+        }
+        let step = Step::shared(&self.table(family).settings, ops);
         let batch = Batch::encode(&step.transaction);
         let start = Instant::now();
         match self.connection.commit(&batch) {
             Ok(()) => {
-                receipt.add(ops.len(), batch.bytes().len(), start.elapsed());
+                receipt.add(step.transaction.ops.len(), batch.bytes().len(), start.elapsed());
                 Ok(())
             }
             Err(refusal) if refusal.errno.raw_os_error() == Some(nix::libc::ENOENT) => {
-                let (first, second) = ops.split_at(ops.len() / 2);
-                let halves = [first, second].into_iter().filter(|half| !half.is_empty() && ops.len() > 1);
-                halves.into_iter().try_for_each(|half| self.delete_clients(family, half, receipt))
+                let (first, second) = clients.split_at(clients.len() / 2);
+                let halves = [first, second].into_iter().filter(|half| !half.is_empty() && clients.len() > 1);
+                halves
+                    .into_iter()
+                    .try_for_each(|half| self.write_clients(family, memory, half, anew, receipt))
             }
             Err(refusal) => Err(refused(&step, refusal)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::target;
+
+    #[test]
+    fn clients_follow_the_list_and_the_time() {
+        let client = |endpoint: &str, left, lasts| {
+            let Target { address, port, .. } = target(endpoint);
+            Client { address: [10, 9, 9, 9].into(), endpoint: (address, port), left, lasts }
+        };
+        let table = [
+            ("in the list", client("a", 500, None), "", ""),
+            ("not in the list", client("x", 500, None), "500", ""),
+            ("written for 60 s, 50 of them ago", client("a", 10_000, Some(60_000)), "10000", ""),
+            ("written for 60 s, 4 of them ago", client("a", 56_000, Some(60_000)), "", "6000"),
+            ("written for 5 s, 4 of them ago", client("a", 1_000, Some(5_000)), "", "6000"),
+            ("written for 10 s", client("a", 1_000, Some(10_000)), "", ""),
+        ];
+        let left = |clients: &[Client]| clients.iter().map(|c| c.left.to_string()).collect::<String>();
+        for (what, client, forget, rewrite) in table {
+            let due = Due::of(vec![client], &[target("a"), target("b")], 10);
+            assert_eq!((&*left(&due.forget), &*left(&due.rewrite)), (forget, rewrite), "{what}");
         }
     }
 }
