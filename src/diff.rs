@@ -3,19 +3,21 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::desired::{Owner, Row};
 use crate::model::Family;
 
 /// Merges two sequences sorted by `key`, without duplicate keys, and reports each key at which they
 /// differ: what stood before and what stands after. At least one of the two is there.
-pub fn merge<'a, T: Eq, K: Ord>(
-    before: &'a [T],
-    after: &'a [T],
+pub fn merge<T: Eq, K: Ord>(
+    before: impl IntoIterator<Item = T>,
+    after: impl IntoIterator<Item = T>,
     key: impl Fn(&T) -> K,
-    mut differs: impl FnMut(Option<&'a T>, Option<&'a T>),
+    mut differs: impl FnMut(Option<T>, Option<T>),
 ) {
-    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    let (mut old, mut new) = (before.into_iter().peekable(), after.into_iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,
@@ -36,15 +38,57 @@ pub fn merge<'a, T: Eq, K: Ord>(
     }
 }
 
+/// A row of a list of rows that is shared with the ledger: a plan for a whole cluster copies none.
+#[derive(Clone)]
+pub struct RowRef {
+    rows: Arc<[Row]>,
+    at: usize,
+}
+
+impl RowRef {
+    /// Every row of a list.
+    pub fn all(rows: &Arc<[Row]>) -> impl Iterator<Item = Self> + '_ {
+        (0..rows.len()).map(|at| Self { rows: rows.clone(), at })
+    }
+}
+
+impl From<Row> for RowRef {
+    fn from(row: Row) -> Self {
+        Self { rows: Arc::new([row]), at: 0 }
+    }
+}
+
+impl Deref for RowRef {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        &self.rows[self.at]
+    }
+}
+
+impl PartialEq for RowRef {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for RowRef {}
+
+impl fmt::Debug for RowRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 /// One row that has to change, on behalf of the owner that has it afterwards, or had it last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Whose row it is.
     pub owner: Owner,
     /// The row as installed; `None` where there is none.
-    pub before: Option<Row>,
+    pub before: Option<RowRef>,
     /// The row as wanted; `None` where there is to be none. Same key as `before`.
-    pub after: Option<Row>,
+    pub after: Option<RowRef>,
 }
 
 /// What has to change in one family: sorted by owner, so that it can be cut between Services.
@@ -71,9 +115,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
             match (&change.before, &change.after) {
-                (None, Some(after)) => writeln!(f, "+ {after}")?,
-                (Some(before), None) => writeln!(f, "- {before}")?,
-                (Some(before), Some(after)) => writeln!(f, "~ {before}\n    => {after}")?,
+                (None, Some(after)) => writeln!(f, "+ {}", **after)?,
+                (Some(before), None) => writeln!(f, "- {}", **before)?,
+                (Some(before), Some(after)) => writeln!(f, "~ {}\n    => {}", **before, **after)?,
                 (None, None) => {}
             }
         }

@@ -169,8 +169,8 @@ impl<B: Backend> Engine<B> {
 impl Lane {
     /// Proposes the rows of `owners`, and of whoever gains or loses a row by that.
     fn compile(&mut self, mut owners: BTreeSet<Owner>, store: &Store, context: &Context) {
-        let mut reported: BTreeMap<Owner, Vec<Conflict>> = BTreeMap::new();
-        let mut all = BTreeSet::new();
+        // What an owner was last told of its conflicts; settled once everybody has spoken.
+        let mut told: BTreeMap<Owner, Vec<Conflict>> = BTreeMap::new();
         while let Some(owner) = owners.pop_first() {
             let rows = match &owner {
                 Owner::Node => node_rows(store, self.family, context),
@@ -182,11 +182,14 @@ impl Lane {
             };
             let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
             owners.extend(proposed.again);
-            reported.insert(owner.clone(), proposed.conflicts);
-            all.insert(owner);
+            if !proposed.conflicts.is_empty()
+                || self.conflicts.contains_key(&owner)
+                || told.contains_key(&owner)
+            {
+                told.insert(owner, proposed.conflicts);
+            }
         }
-        for owner in all {
-            let mut conflicts = reported.remove(&owner).unwrap_or_default();
+        for (owner, mut conflicts) in told {
             conflicts.retain(|conflict| self.ledger.stands(conflict));
             self.report(owner, conflicts);
         }
@@ -289,3 +292,6 @@ impl Lane {
         self.refused.values().chain([&self.retry]).filter_map(Retry::due)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context as _, Error, anyhow};
+use anyhow::{Error, anyhow};
 use clap::Parser;
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
@@ -17,7 +18,7 @@ use shunt::metrics::Metrics;
 use shunt::model::Family;
 use shunt::run::{Ended, Event, EventLoop, Events};
 use shunt::source::manifests::Manifests;
-use shunt::source::{addresses, convert};
+use shunt::source::{addresses, convert, watch};
 use tracing::{error, info, warn};
 
 /// Why the program ends early: the code for the parent process, the words for the user.
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => Exit::Ok.into(),
         Err(Failure(exit, error)) => {
-            eprintln!("shunt: {error:#}");
+            // Each error tells its own cause; the chain would tell it twice.
+            eprintln!("shunt: {error}");
             exit.into()
         }
     }
@@ -96,8 +98,10 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
     let background = Background::new()?;
     background.read_addresses(&events);
-    start_source(&run.source(&config), context, &metrics, &events)?;
-    background.start(&events, &config, &metrics)?;
+    let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
+    // What ends by itself serves nothing.
+    let metrics_address = config.metrics_address.filter(|_| !run.once && !run.dry_run);
+    background.start(&events, metrics_address, &metrics, server.map(|server| (server, context)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -121,26 +125,30 @@ fn print_plans<B: Backend>(engine: &mut Engine<B>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Starts the source of objects.
+/// Starts the source of objects; an API server is returned, for the background to follow.
 fn start_source(
     choice: &SourceChoice,
+    background: &Background,
     context: convert::Context,
     metrics: &Metrics,
     events: &Events,
-) -> Result<(), Failure> {
-    match choice {
+) -> Result<Option<watch::Server>, Failure> {
+    let kubeconfig = match choice {
         SourceChoice::Manifests(dir) => {
             let source = |error| Failure::from((Exit::Source, error));
             let mut manifests = Manifests::open(dir, context, metrics.clone()).map_err(source)?;
             let mut sink = events.sink();
             sink(manifests.initial().map_err(source)?);
             manifests.watch(sink).map_err(source)?;
-            Ok(())
+            return Ok(None);
         }
-        SourceChoice::Kubeconfig(_) | SourceChoice::InCluster => {
-            Err((Exit::Source, anyhow!("the Kubernetes API")).into())
-        }
-    }
+        SourceChoice::Kubeconfig(path) => Some(path.as_path()),
+        SourceChoice::InCluster => None,
+    };
+    let server = background.0.block_on(watch::connect(kubeconfig));
+    let server = server.map_err(|error| (Exit::Source, error))?;
+    info!("following the API server at {}", server.url);
+    Ok(Some(server))
 }
 
 /// Everything asynchronous, on one thread: signals, the node's addresses, metrics.
@@ -149,8 +157,10 @@ struct Background(tokio::runtime::Runtime);
 impl Background {
     fn new() -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("starting the asynchronous runtime");
-        Ok(Self(runtime.map_err(|error| (Exit::Other, error))?))
+        Ok(Self(
+            runtime
+                .map_err(|error| (Exit::Other, anyhow!("the asynchronous runtime cannot start: {error}")))?,
+        ))
     }
 
     /// The node's addresses as they are now: NodePort addresses must not vanish with a restart.
@@ -161,16 +171,27 @@ impl Background {
         }
     }
 
-    fn start(self, events: &Events, config: &Config, metrics: &Metrics) -> Result<(), Failure> {
-        let events = events.clone();
-        let serve = http::serve(config.metrics_address, metrics);
+    fn start(
+        self,
+        events: &Events,
+        metrics_address: Option<SocketAddr>,
+        metrics: &Metrics,
+        api: Option<(watch::Server, convert::Context)>,
+    ) -> Result<(), Failure> {
+        let (events, metrics) = (events.clone(), metrics.clone());
+        let serve = http::serve(metrics_address, &metrics);
         let run = move || {
             self.0.block_on(async move {
-                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve);
+                let objects = async {
+                    if let Some((server, context)) = api {
+                        watch::run(server, context, watch::Options::default(), metrics, events.sink()).await;
+                    }
+                };
+                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve, objects);
             });
         };
         let thread = thread::Builder::new().name("background".into()).spawn(run);
-        thread.context("starting a thread").map_err(|error| (Exit::Other, error))?;
+        thread.map_err(|error| (Exit::Other, anyhow!("no thread can be started: {error}")))?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::row::{Choice, Owner, Row, RowKey};
-use crate::diff::{Change, Plan, merge};
+use crate::diff::{Change, Plan, RowRef, merge};
 use crate::model::Family;
 use crate::policy::endpoints::Target;
 
@@ -132,9 +132,14 @@ impl Ledger {
             if Arc::ptr_eq(&before, &after) {
                 continue;
             }
-            merge(&before, &after, Row::key, |old, new| {
-                changes.push(Change { owner: owner.clone(), before: old.cloned(), after: new.cloned() });
-            });
+            merge(
+                RowRef::all(&before),
+                RowRef::all(&after),
+                |row| row.key(),
+                |before, after| {
+                    changes.push(Change { owner: owner.clone(), before, after });
+                },
+            );
         }
         Plan { family: self.family, changes: join_moved(changes) }
     }
@@ -178,14 +183,8 @@ impl Ledger {
         }
         let held = self.desired.get(owner).cloned().unwrap_or_default();
         let mut freed = Vec::new();
-        merge(
-            &held.iter().map(Row::key).collect::<Vec<_>>(),
-            &keys(rows),
-            |key| *key,
-            |old, _| {
-                freed.extend(old.copied());
-            },
-        );
+        let claims = rows.iter().map(Row::key);
+        merge(held.iter().map(Row::key), claims, |key| *key, |old, _| freed.extend(old));
         for key in freed {
             if self.holders.get(&key) == Some(owner) {
                 self.holders.remove(&key);
@@ -267,10 +266,6 @@ struct Arranged {
     result: Arc<[Target]>,
 }
 
-fn keys(rows: &[Row]) -> Vec<RowKey> {
-    rows.iter().map(Row::key).collect()
-}
-
 /// The wanted endpoints in the order closest to the installed one: what stays keeps its position,
 /// what is new takes the place of what goes, and the last ones move into holes that are left.
 fn arrange(installed: &Arc<[Target]>, wanted: &Arc<[Target]>) -> Arc<[Target]> {
@@ -306,12 +301,12 @@ fn join_moved(mut changes: Vec<Change>) -> Vec<Change> {
     let added: BTreeSet<RowKey> = changes
         .iter()
         .filter(|c| c.before.is_none())
-        .filter_map(|c| c.after.as_ref().map(Row::key))
+        .filter_map(|c| c.after.as_ref().map(|row| row.key()))
         .collect();
     if added.is_empty() || changes.iter().all(|change| change.after.is_some()) {
         return changes;
     }
-    let mut moved: HashMap<RowKey, Row> = HashMap::new();
+    let mut moved: HashMap<RowKey, RowRef> = HashMap::new();
     changes.retain_mut(|change| match (&change.before, &change.after) {
         (Some(before), None) if added.contains(&before.key()) => {
             moved.extend(change.before.take().map(|row| (row.key(), row)));

@@ -180,7 +180,8 @@ impl Store {
             Some((_, old)) if *old == content => return,
             Some((_, old)) => *old = content,
             None => {
-                // One name for all: what the map and the entry hold shares its letters.
+                // Most Services have one slice; one name serves for all that the maps hold.
+                entry.slices.reserve_exact(1);
                 entry.slices.push((slice.clone(), content));
                 let owner = self.entries.get_key_value(&service).map_or(&service, |(name, _)| name).clone();
                 self.slice_owners.insert(slice, owner);

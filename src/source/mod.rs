@@ -8,6 +8,7 @@ pub mod convert;
 pub mod field;
 pub mod manifests;
 pub mod objects;
+pub mod watch;
 
 use crate::model::Update;
 

@@ -1,5 +1,7 @@
 //! Builders for tests: a test names only the fields it is about.
 
+pub mod backend;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::ruleset::{
 use super::sticky::{Asked, Objects};
 use super::transaction::{Op, Transaction, element_ops};
 use crate::desired::Owner;
-use crate::diff::{Change, Plan};
+use crate::diff::{Change, Plan, RowRef};
 
 /// One batch to be, and on whose behalf its operations stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub fn cut(plan: &Plan, elements: usize) -> Vec<Range<usize>> {
 
 /// About how many elements a change touches; exact for what is new or goes.
 fn weight(change: &Change) -> usize {
-    let of = |row: &Option<crate::desired::Row>| match row {
+    let of = |row: &Option<RowRef>| match row.as_deref() {
         Some(crate::desired::Row::Frontend(_, forwarding)) => {
             let outside = forwarding.from_outside.as_ref().map_or(0, |choice| choice.targets().len() + 1);
             let sources = forwarding.allowed_sources.as_ref().map_or(0, |sources| sources.len() + 1);
@@ -235,7 +235,7 @@ mod tests {
     fn change(before: Option<&str>, after: Option<&str>) -> Change {
         let row = |to: &str| nodeport_row(30080, "a/web:http", to);
         let owner = Owner::Service(crate::testing::name("a/web"));
-        Change { owner, before: before.map(row), after: after.map(row) }
+        Change { owner, before: before.map(row).map(Into::into), after: after.map(row).map(Into::into) }
     }
 
     /// design.md, "What one change costs", per frontend.
@@ -288,7 +288,7 @@ mod tests {
     fn plans_are_cut_between_owners() {
         let of = |owner: &str| {
             let owner = Owner::Service(crate::testing::name(owner));
-            Change { owner, before: None, after: Some(nodeport_row(1, "a/a", "a b c")) }
+            Change { owner, before: None, after: Some(nodeport_row(1, "a/a", "a b c").into()) }
         };
         let changes = vec![of("a/a"), of("a/a"), of("a/b"), of("a/c"), of("a/c")];
         let plan = Plan { family: Family::V4, changes };

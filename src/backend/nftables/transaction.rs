@@ -10,7 +10,7 @@ use super::names::{Data, NOT_REMEMBERED, Set, TABLE, family_word};
 use super::ruleset::{Chain, ChainType, Hook};
 use super::statement::{Rule, key_text, target_text};
 use super::sticky::{MEMORY_KEY, MapState, Memory};
-use crate::diff::{Change, merge};
+use crate::diff::{Change, RowRef, merge};
 use crate::model::Family;
 use crate::policy::exposure::FrontendAddress;
 
@@ -81,7 +81,7 @@ impl Transaction {
 /// The element operations of one change: what has to go, and what has to come. An element whose data
 /// or comment changes goes and comes, since the kernel refuses to add a known key with other data.
 pub fn element_ops(change: &Change, deletes: &mut Vec<Element>, adds: &mut Vec<Element>) {
-    let lower = |row: &Option<crate::desired::Row>| {
+    let lower = |row: &Option<RowRef>| {
         let mut out = Vec::new();
         if let Some(row) = row {
             super::element::elements(row, &mut out);
@@ -89,9 +89,9 @@ pub fn element_ops(change: &Change, deletes: &mut Vec<Element>, adds: &mut Vec<E
         out
     };
     let (before, after) = (lower(&change.before), lower(&change.after));
-    merge(&before, &after, Element::id, |old, new| {
-        deletes.extend(old.cloned());
-        adds.extend(new.cloned());
+    merge(before, after, Element::id, |old, new| {
+        deletes.extend(old);
+        adds.extend(new);
     });
 }
 

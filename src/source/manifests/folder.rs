@@ -28,7 +28,7 @@ pub(super) struct Folder {
     dir: PathBuf,
     context: Context,
     metrics: Metrics,
-    files: BTreeMap<FileName, File>,
+    files: HashMap<FileName, File>,
     objects: HashMap<Key, Claim>,
 }
 
@@ -70,7 +70,7 @@ struct Claim {
 
 impl Folder {
     pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
-        Self { dir, context, metrics, files: BTreeMap::new(), objects: HashMap::new() }
+        Self { dir, context, metrics, files: HashMap::new(), objects: HashMap::new() }
     }
 
     pub(super) fn dir(&self) -> &Path {

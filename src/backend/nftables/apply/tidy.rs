@@ -54,7 +54,7 @@ impl Remembered {
 
     /// Follows a plan that was carried out.
     fn follow(&mut self, plan: &Plan) {
-        let rows = plan.changes.iter().filter_map(|change| change.after.as_ref());
+        let rows = plan.changes.iter().filter_map(|change| change.after.as_deref());
         for (memory, seconds, targets) in rows.flat_map(memories) {
             let before = self.lists.insert(memory.clone(), (seconds, targets.clone()));
             let Some((lasted, before)) = before else { continue };

@@ -1,0 +1,212 @@
+use std::cell::RefMut;
+
+use super::*;
+use crate::desired::RowKey;
+use crate::model::{Key, Kind, Object};
+use crate::testing::backend::{FakeBackend, Kernel, refusal};
+use crate::testing::{endpoint, name, service, slice};
+
+/// An engine on a fake kernel, with a clock that the test moves.
+struct Node {
+    engine: Engine<FakeBackend>,
+    kernel: FakeBackend,
+    now: Instant,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self::on(FakeBackend::default())
+    }
+
+    fn on(kernel: FakeBackend) -> Self {
+        let engine = Engine::new(kernel.clone(), &Config::default());
+        Self { engine, kernel, now: Instant::now() }
+    }
+
+    /// A node on which these Services are listed, each with one endpoint per family.
+    fn with(services: &[&str]) -> Self {
+        let mut node = Self::new();
+        node.list(services);
+        node.sync();
+        node
+    }
+
+    fn list(&mut self, services: &[&str]) {
+        let (mut lists, mut slices) = (Vec::new(), Vec::new());
+        for (number, n) in (1..).zip(services) {
+            lists.push(a_service(n, number));
+            slices.push(a_slice(n, number, "10.1.0.1"));
+            slices.push(a_slice(n, number, "fd01::1"));
+        }
+        self.engine.take(
+            vec![Update::Reset(Kind::Service, lists), Update::Reset(Kind::EndpointSlice, slices)],
+            self.now,
+        );
+    }
+
+    fn sync(&mut self) -> Synced {
+        self.engine.sync(self.now).expect("nothing final")
+    }
+
+    fn kernel(&self) -> RefMut<'_, Kernel> {
+        self.kernel.0.borrow_mut()
+    }
+
+    /// The Services that have rows in the kernel, with the families.
+    fn programmed(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for (key, (owner, row)) in &self.kernel().rows {
+            if matches!(key, RowKey::Frontend(_)) {
+                all.push(format!("{} {}", owner.to_string().replace("Service a/", ""), row.family()));
+            }
+        }
+        all.sort();
+        all
+    }
+}
+
+fn a_service(n: &str, number: u8) -> Object {
+    Object::Service(name(n), service(&format!("10.96.0.{number},fd00::{number}")).build())
+}
+
+fn a_slice(n: &str, number: u8, endpoint_address: &str) -> Object {
+    let ip = endpoint(endpoint_address);
+    let slice_name = format!("{n}-{number}-{}", endpoint_address.replace(':', "-"));
+    Object::EndpointSlice(name(&slice_name), name(n), slice("http", 80, &[ip]))
+}
+
+#[test]
+fn nothing_is_programmed_before_both_lists_are_complete() {
+    let mut node = Node::new();
+    for updates in [
+        vec![Update::Set(a_service("a/web", 1)), Update::Set(a_slice("a/web", 1, "10.1.0.1"))],
+        vec![Update::Reset(Kind::Service, vec![a_service("a/web", 1)])],
+    ] {
+        node.engine.take(updates, node.now);
+        let synced = node.sync();
+        assert!(synced.written.is_empty() && synced.programmed_since.is_none());
+        assert_eq!(node.kernel().reads, 0);
+        assert!(node.kernel().plans.is_empty());
+    }
+    node.engine.take(vec![Update::Reset(Kind::EndpointSlice, vec![])], node.now);
+    node.sync();
+    assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
+}
+
+#[test]
+fn a_second_sync_writes_nothing_and_a_change_writes_what_changed() {
+    let mut node = Node::with(&["a/one", "a/two"]);
+    let plans = node.kernel().plans.len();
+    assert!(node.sync().written.is_empty());
+    node.engine.take(vec![Update::Set(a_service("a/one", 1))], node.now);
+    assert!(node.sync().written.is_empty(), "the same again");
+    assert_eq!(node.kernel().plans.len(), plans);
+    node.engine.take(
+        vec![Update::Set(a_slice("a/one", 1, "10.1.0.1")), Update::Delete(Key::Service(name("a/two")))],
+        node.now,
+    );
+    assert_eq!(node.sync().written.len(), 2, "both families lose a Service");
+    assert_eq!(node.programmed(), ["one IPv4", "one IPv6"]);
+    assert!(node.engine.is_settled());
+}
+
+#[test]
+fn a_restart_reads_and_writes_only_the_difference() {
+    let before = Node::with(&["a/one", "a/two", "a/three"]);
+    let plans = before.kernel().plans.len();
+    let mut after = Node::on(before.kernel.clone());
+    after.list(&["a/one", "a/two", "a/three"]);
+    after.sync();
+    assert_eq!(after.kernel().plans.len(), plans, "nothing has changed");
+    let mut third = Node::on(after.kernel.clone());
+    third.list(&["a/one", "a/two"]);
+    third.sync();
+    assert_eq!(third.programmed(), ["one IPv4", "one IPv6", "two IPv4", "two IPv6"]);
+    assert!(third.kernel().plans.last().is_some_and(|plan| plan.lines().all(|line| line.starts_with("- "))));
+}
+
+#[test]
+fn a_failing_family_does_not_stop_the_other_and_is_tried_again() {
+    let mut node = Node::new();
+    node.kernel().failures.push_back(refusal(Family::V4, nix::libc::ENOMEM, None));
+    node.list(&["a/web"]);
+    let synced = node.sync();
+    assert_eq!(synced.failures, [Family::V4]);
+    assert_eq!(synced.programmed_since, None);
+    assert_eq!(node.programmed(), ["web IPv6"]);
+    let due = node.engine.deadline().expect("a retry");
+    assert_eq!(due - node.now, RETRY.0);
+    node.sync();
+    assert_eq!(node.programmed(), ["web IPv6"], "not before it is due");
+    node.now = due;
+    assert!(node.sync().programmed_since.is_some());
+    assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
+    assert_eq!(node.engine.deadline(), None);
+}
+
+#[test]
+fn a_refused_service_stays_as_it_was_and_the_others_go_on() {
+    let mut node = Node::with(&["a/bad", "a/good"]);
+    let moved = |n: &str| Update::Set(a_slice(n, if n == "a/bad" { 1 } else { 2 }, "10.1.0.9"));
+    node.kernel().refuses = Some(Owner::Service(name("a/bad")));
+    node.engine.take(vec![moved("a/bad"), moved("a/good")], node.now);
+    let synced = node.sync();
+    assert_eq!((synced.failures.len(), synced.programmed_since), (1, None));
+    let endpoints = |node: &Node| -> Vec<usize> {
+        let kernel = node.kernel();
+        let rows = kernel.rows.values().filter_map(|(_, row)| match row {
+            crate::desired::Row::Frontend(frontend, forwarding) if frontend.family() == Family::V4 => {
+                Some(forwarding.to.targets().len())
+            }
+            _ => None,
+        });
+        rows.collect()
+    };
+    assert_eq!(endpoints(&node), [1, 2], "bad as before, good has two");
+    node.kernel().refuses = None;
+    node.now = node.engine.deadline().expect("a retry of the refused one");
+    assert!(node.sync().programmed_since.is_some());
+    assert_eq!(endpoints(&node), [2, 2]);
+    assert!(node.engine.is_settled());
+}
+
+#[test]
+fn what_somebody_else_changed_is_read_again_and_mended() {
+    let mut node = Node::with(&["a/web"]);
+    let reads = node.kernel().reads;
+    node.kernel().failures.push_back(refusal(Family::V4, nix::libc::ENOENT, None));
+    node.kernel().rows.retain(|key, _| !matches!(key, RowKey::ClusterIp(_)));
+    node.engine.take(vec![Update::Set(a_slice("a/web", 1, "10.1.0.7"))], node.now);
+    node.sync();
+    node.now = node.engine.deadline().expect("a retry");
+    node.sync();
+    assert_eq!(node.kernel().reads, reads + 1, "only the family that failed");
+    let kernel = node.kernel();
+    assert!(kernel.rows.keys().any(|key| matches!(key, RowKey::ClusterIp(ip) if ip.is_ipv4())), "mended");
+}
+
+#[test]
+fn what_no_retry_can_mend_ends_the_engine_except_for_ipv6_alone() {
+    let unsupported = || BackendError::Unsupported("no nf_tables".into());
+    let mut node = Node::new();
+    node.list(&["a/web"]);
+    node.kernel().failures.push_back(unsupported());
+    assert!(matches!(node.engine.sync(node.now), Err(BackendError::Unsupported(_))));
+
+    let mut node = Node::with(&[]);
+    node.list(&["a/web"]);
+    node.sync();
+    node.engine.take(vec![Update::Delete(Key::Service(name("a/web")))], node.now);
+    node.kernel().failures.push_back(BackendError::Busy("taken".into()));
+    assert!(matches!(node.engine.sync(node.now), Err(BackendError::Busy(_))));
+}
+
+#[test]
+fn a_dry_run_tells_and_changes_nothing() {
+    let mut node = Node::new();
+    node.list(&["a/web"]);
+    let plans = node.engine.dry_run().expect("readable");
+    assert_eq!(plans.iter().map(|plan| plan.changes.len()).collect::<Vec<_>>(), [2, 2]);
+    assert!(plans[0].to_string().lines().all(|line| line.starts_with("+ ")), "{}", plans[0]);
+    assert!(node.kernel().rows.is_empty());
+}

@@ -1,0 +1,99 @@
+//! Which API server, and with which credentials. EDGE.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+/// How long a TCP and TLS handshake may take before the server counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An API server that we know how to talk to. It need not answer yet.
+#[derive(Clone)]
+pub struct Server {
+    /// Sends the requests, with credentials.
+    pub client: Client,
+    /// Where it is, for messages.
+    pub url: String,
+}
+
+/// Why there is no API server to talk to. None of these goes away by waiting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// There is no kubeconfig, and this is no pod.
+    #[error(
+        "no kubeconfig given and not running in a cluster (KUBERNETES_SERVICE_HOST is not set): \
+         pass --kubeconfig FILE, or --manifests DIR to run without a cluster"
+    )]
+    NoCluster,
+    /// This is a pod, but its service account is not what it should be.
+    #[error(
+        "the credentials of the pod's service account cannot be used: {0}: \
+         check automountServiceAccountToken, or pass --kubeconfig FILE"
+    )]
+    InCluster(#[source] InClusterError),
+    /// The kubeconfig cannot be read, or names things that do not exist.
+    #[error("the kubeconfig {} cannot be used: {source}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<KubeconfigError>,
+    },
+    /// Address, certificates or credentials cannot be used together.
+    #[error("no client for the API server at {url} can be made of the given credentials: {source}")]
+    Client {
+        /// The server's address.
+        url: String,
+        /// What is wrong.
+        source: Box<kube::Error>,
+    },
+}
+
+/// Finds the API server: the kubeconfig if one is given, else the pod's own cluster. Talks to nobody
+/// yet. Needs a tokio runtime around it.
+///
+/// # Errors
+/// Each names the file or variable that is wrong and what to do; trying again without a change is useless.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Server, ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => return Err(ConnectError::NoCluster),
+        None => Config::incluster().map_err(ConnectError::InCluster)?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // the client's own retries are silent for minutes; ours are counted and reported
+    config.default_retry = false;
+    let url = config.cluster_url.to_string();
+    match Client::try_from(config) {
+        Ok(client) => Ok(Server { client, url }),
+        Err(source) => Err(ConnectError::Client { url, source: Box::new(source) }),
+    }
+}
+
+async fn from_file(path: &Path) -> Result<Config, ConnectError> {
+    let failed = |source| ConnectError::Kubeconfig { path: path.to_path_buf(), source: Box::new(source) };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_cannot_be_used_is_named() {
+        let missing = connect(Some(Path::new("/nonexistent/kubeconfig"))).await.err().unwrap().to_string();
+        assert!(missing.starts_with("the kubeconfig /nonexistent/kubeconfig cannot be used:"), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_the_message_says_what_to_do() {
+        if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+            return; // these tests run in a pod themselves
+        }
+        let message = connect(None).await.err().unwrap().to_string();
+        assert!(message.contains("--kubeconfig FILE, or --manifests DIR"), "{message}");
+    }
+}

@@ -1,0 +1,84 @@
+//! A backend in memory that can fail.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+
+use crate::backend::{Backend, BackendError, Receipt};
+use crate::desired::{Owner, Row, RowKey};
+use crate::diff::Plan;
+use crate::model::Family;
+
+/// What the fake kernel holds and does; shared with the test that looks at it.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    /// The rows that are installed.
+    pub rows: BTreeMap<RowKey, (Owner, Row)>,
+    /// Every plan that was carried out, as lines.
+    pub plans: Vec<String>,
+    /// How often everything was read.
+    pub reads: usize,
+    /// Failures to come, one for each plan that would be carried out.
+    pub failures: VecDeque<BackendError>,
+    /// A Service whose rows are always refused.
+    pub refuses: Option<Owner>,
+}
+
+/// A handle to a fake kernel.
+#[derive(Clone, Debug, Default)]
+pub struct FakeBackend(pub Rc<RefCell<Kernel>>);
+
+/// The kernel's refusal of a family's transaction.
+pub fn refusal(family: Family, errno: i32, owner: Option<Owner>) -> BackendError {
+    let errno = io::Error::from_raw_os_error(errno);
+    BackendError::Refused { family, operation: "add element".into(), owner, errno, message: None }
+}
+
+impl Backend for FakeBackend {
+    fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.reads += 1;
+        Ok(kernel.rows.values().filter(|(_, row)| row.family() == family).cloned().collect())
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError> {
+        let mut kernel = self.0.borrow_mut();
+        if let Some(failure) = kernel.failures.pop_front() {
+            return Err(failure);
+        }
+        let refused = plan.changes.iter().find(|change| kernel.refuses.as_ref() == Some(&change.owner));
+        if let Some(change) = refused {
+            return Err(refusal(plan.family, nix::libc::EINVAL, Some(change.owner.clone())));
+        }
+        for change in &plan.changes {
+            if let Some(before) = &change.before {
+                let held = kernel.rows.remove(&before.key()).map(|(_, row)| row);
+                assert_eq!(held.as_ref(), Some(&**before), "the plan believes what is not so");
+            }
+            if let Some(after) = &change.after {
+                let old = kernel.rows.insert(after.key(), (change.owner.clone(), (**after).clone()));
+                assert_eq!(old, None, "the plan adds what is there already");
+            }
+        }
+        if !plan.is_empty() {
+            kernel.plans.push(plan.to_string());
+        }
+        Ok(Receipt::default())
+    }
+
+    fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {
+        let mut kernel = self.0.borrow_mut();
+        let before = kernel.rows.len();
+        kernel.rows.retain(|key, _| key_family(key) != family);
+        Ok(kernel.rows.len() < before)
+    }
+}
+
+fn key_family(key: &RowKey) -> Family {
+    match key {
+        RowKey::NodePortAddress(ip) | RowKey::ClusterIp(ip) | RowKey::Hairpin(ip) => Family::of(ip),
+        RowKey::ServiceCidr(net) => Family::of_net(net),
+        RowKey::Frontend(frontend) => frontend.family(),
+    }
+}
