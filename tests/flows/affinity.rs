@@ -1,7 +1,8 @@
 //! `ClientIP` affinity: a client keeps its endpoint, over all frontends of a ServicePort.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{PORT, restart::assert_nothing_written, web, web_slice};
@@ -408,12 +409,30 @@ fn nothing_stays_behind(lab: &mut Lab) {
     assert_eq!(of_the_service(&lab.list_ruleset()), 0);
 }
 
+/// A metric of the daemon, as /metrics shows it; 0 without it.
+fn metric(lab: &Lab, name: &str) -> u64 {
+    let mut answer = String::new();
+    lab.topology.enter(Ns::Node, || {
+        let mut stream = TcpStream::connect("127.0.0.1:10249").expect("/metrics");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("a request");
+        stream.read_to_string(&mut answer).expect("an answer");
+    });
+    let line = answer.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |value| value.trim().parse().expect("a number"))
+}
+
 fn a_full_map_refuses_nobody(lab: &mut Lab) {
     lab.flags = vec!["--affinity-clients", "3"];
     start(lab, &[sticky(3600).into(), web_slice(ENDPOINTS).into()], &json!({}));
     let all = |lab: &Lab, n: u8| lab.topology.enter(Ns::Client, || clusterip(lab, (n, Family::V4), 12));
     let kept = (0..CLIENTS).filter(|n| all(lab, *n).len() == 1).count();
     assert_eq!(kept, 3, "{}", lab.list_ruleset());
+    let count = || metric(lab, "shunt_affinity_not_remembered_total{ip_family=\"IPv4\"}");
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while count() == 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(count(), u64::from(CLIENTS - 3) * 12);
     // room is made, and found again after a restart
     lab.stop();
     lab.flags = vec!["--affinity-clients", "100"];

@@ -56,6 +56,8 @@ struct Table {
     strays: Vec<Element>,
     sticky: Objects,
     remembered: tidy::Remembered,
+    /// What the counter of clients that were not remembered said last.
+    not_remembered: Option<u64>,
 }
 
 /// What has to happen before the next plan can be written.
@@ -90,6 +92,7 @@ impl Nftables {
             strays: Vec::new(),
             sticky: Objects::default(),
             remembered: tidy::Remembered::default(),
+            not_remembered: None,
         };
         Ok(Self { connection, tables: Family::ALL.map(table), owned: true })
     }
@@ -269,6 +272,10 @@ impl Nftables {
 impl Backend for Nftables {
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
         self.forget(family);
+        if self.table(family).not_remembered.is_none() {
+            // What was counted before this process is not told again.
+            self.count_not_remembered(family)?;
+        }
         let settings = self.table(family).settings.clone();
         let installed = state::read(&mut self.connection, &settings).map_err(read_error)?;
         let table = self.table(family);
@@ -321,6 +328,10 @@ impl Backend for Nftables {
         result?;
         self.tidy(plan, &mut receipt)?;
         Ok(receipt)
+    }
+
+    fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
+        self.count_not_remembered(family)
     }
 
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {

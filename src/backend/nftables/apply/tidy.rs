@@ -9,9 +9,9 @@ use tracing::debug;
 
 use super::super::codec::{Client, read_client};
 use super::super::encode::Batch;
-use super::super::names::TABLE;
-use super::super::netlink::Attributes;
-use super::super::protocol::{family_number, list, message};
+use super::super::names::{NOT_REMEMBERED, TABLE};
+use super::super::netlink::{Attributes, Writer};
+use super::super::protocol::{family_number, list, message, object};
 use super::super::steps::Step;
 use super::super::sticky::{Memory, Objects, memories};
 use super::super::transaction::Op;
@@ -149,11 +149,30 @@ impl Nftables {
         Ok(())
     }
 
+    /// How much the counter of clients that are not remembered has grown since the last call. It starts
+    /// anew with the table.
+    pub(super) fn count_not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
+        let mut now = 0;
+        let fill = |w: &mut Writer| {
+            w.string(object::TABLE, TABLE);
+            w.number(object::TYPE, object::COUNTER);
+        };
+        let read = self.connection.dump(message::GET_OBJECT, family_number(family), fill, |message| {
+            let attributes = message.attributes();
+            if attributes.string(object::NAME) == Some(NOT_REMEMBERED) {
+                now = attributes.nested(object::DATA).long_number(object::PACKETS).unwrap_or(0);
+            }
+        });
+        read.map_err(read_error)?;
+        let last = self.table(family).not_remembered.replace(now).unwrap_or(now);
+        Ok(if now < last { now } else { now - last })
+    }
+
     /// The clients in a map.
     fn clients(&mut self, family: Family, memory: &Memory) -> Result<Vec<Client>, BackendError> {
         let mut clients = Vec::new();
         let (kind, number) = (message::GET_ELEMENT, family_number(family));
-        let fill = |w: &mut super::super::netlink::Writer| {
+        let fill = |w: &mut Writer| {
             w.string(list::TABLE, TABLE);
             w.string(list::SET, &memory.map());
         };
