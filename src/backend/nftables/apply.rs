@@ -12,10 +12,11 @@ use std::time::Instant;
 use tracing::{debug, info, trace, warn};
 
 use super::connection::{Connection, Refusal};
-use super::element::{Element, rebuild};
+use super::element::Element;
 use super::encode::Batch;
 use super::names::{ServiceChain, Set};
 use super::owner;
+use super::rebuild::rebuild;
 use super::ruleset::Settings;
 use super::state::{self, HeldBy, Installed};
 use super::steps::{self, Step};

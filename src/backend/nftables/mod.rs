@@ -10,6 +10,7 @@ pub mod names;
 pub mod netlink;
 pub mod owner;
 pub mod protocol;
+pub mod rebuild;
 pub mod ruleset;
 pub mod state;
 pub mod statement;

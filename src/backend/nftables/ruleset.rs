@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::names::{Lists, ServiceChain, Set, Treatment};
 use super::statement::{Rule, Statement};
-use super::sticky::{Memory, StickyChain, remember_set};
+use super::sticky::{Memory, StickyChain};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::model::{Family, Protocol};
 
@@ -163,7 +163,7 @@ fn remember(name: &str, all: &[Lists]) -> Chain {
             if matches!(lists, Lists::Nodeports | Lists::LocalNodeports) {
                 rule.push(Statement::OriginalIn(Set::NodeportIps));
             }
-            rule.push(Statement::OriginalVerdict(remember_set(*lists, protocol)));
+            rule.push(Statement::OriginalVerdict(Set::Remember(*lists, protocol)));
             rules.push(rule);
         }
     }
@@ -252,7 +252,7 @@ pub fn base_chains(settings: &Settings) -> Vec<Chain> {
     };
     let remember = match &settings.foreign {
         Some(foreign) => {
-            vec![first(&[foreign.clone()], "remember-outside"), first(&[], "remember-inside")]
+            vec![first(std::slice::from_ref(foreign), "remember-outside"), first(&[], "remember-inside")]
         }
         None => vec![first(&[], "remember-outside")],
     };

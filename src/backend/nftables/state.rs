@@ -27,7 +27,7 @@ pub enum Installed {
     /// There is one, but not as it should be; it has to be replaced. Says why.
     Unfit(String),
     /// It is ours and in order, apart from elements.
-    Fit(Table),
+    Fit(Box<Table>),
 }
 
 /// A table in order.
@@ -168,7 +168,7 @@ fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Ins
     let held_by = head.held_by(connection.port());
     let sticky = Objects::read(sets.maps, chains.sticky, chains.memories, &elements);
     let (chains, sizes) = (chains.service, sets.sizes);
-    Ok(Installed::Fit(Table { held_by, chains, sizes, sticky, elements }))
+    Ok(Installed::Fit(Box::new(Table { held_by, chains, sizes, sticky, elements })))
 }
 
 /// Compares chains and rules with what they should be; the chains that are there for Services.

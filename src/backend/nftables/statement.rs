@@ -137,12 +137,9 @@ impl Statement {
             Self::InterfaceIsNot(name) => {
                 let mut bytes = name.as_bytes().to_vec();
                 bytes.resize(INTERFACE_NAME, 0);
-                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+                interface_is_not(bytes, out);
             }
-            Self::InterfaceStartsNot(prefix) => {
-                let bytes = prefix.as_bytes().to_vec();
-                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
-            }
+            Self::InterfaceStartsNot(prefix) => interface_is_not(prefix.as_bytes().to_vec(), out),
             Self::SourceIsLocal => out.extend([Expr::FibType { source: true }, Expr::local_type()]),
             Self::DestinationIsLocal => out.extend([Expr::FibType { source: false }, Expr::local_type()]),
             Self::ServiceProtocol => {
@@ -162,14 +159,8 @@ impl Statement {
                 let [load, mask, _] = bit_is_set(Load::CtStatus, 8);
                 out.extend([load, mask, Expr::Cmp(Compare::Equal, vec![0; 4])]);
             }
-            Self::OriginalIn(set) => {
-                load_original(set.key(), family, out);
-                out.push(Expr::Lookup { set: set.name().into(), into: None });
-            }
-            Self::OriginalVerdict(map) => {
-                load_original(map.key(), family, out);
-                out.push(Expr::Lookup { set: map.name().into(), into: Some(Register::VERDICT) });
-            }
+            Self::OriginalIn(set) => original(*set, None, family, out),
+            Self::OriginalVerdict(map) => original(*map, Some(Register::VERDICT), family, out),
             Self::MarkIsSet(mark) => out.extend(bit_is_set(Load::Mark, *mark)),
             Self::SetMark(mark) => out.extend(change_mark(!mark, *mark)),
             Self::ClearMark(mark) => out.extend(change_mark(!0, *mark)),
@@ -254,6 +245,16 @@ fn remember(memory: &Memory, family: Family, out: &mut Vec<Expr>) {
     out.push(Expr::Load(Load::Destination(family, length), data));
     out.push(Expr::Load(Load::DestinationPort, data.after(length)));
     out.push(Expr::Update { map: memory.map(), data });
+}
+
+fn interface_is_not(name: Vec<u8>, out: &mut Vec<Expr>) {
+    out.extend([Expr::Load(Load::Interface, Register::FIRST), Expr::Cmp(Compare::NotEqual, name)]);
+}
+
+/// Looks up what the client dialled.
+fn original(set: Set, into: Option<Register>, family: Family, out: &mut Vec<Expr>) {
+    load_original(set.key(), family, out);
+    out.push(Expr::Lookup { set: set.name().into(), into });
 }
 
 /// Loads the fields of a key as they were when the connection's first packet was sent.

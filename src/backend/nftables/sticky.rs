@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::element::{Element, ElementData, verdicts};
-use super::names::{Field, Lists, ServiceChain, Set, Treatment};
+use super::names::{Field, Lists, ServiceChain, Treatment};
 use super::ruleset::{Settings, memory_chains, sticky_chain};
 use super::transaction::Op;
 use crate::desired::{Choice, Row, ServicePortName};
@@ -226,10 +226,12 @@ impl Objects {
         memory_chains: BTreeSet<Memory>,
         elements: &[Element],
     ) -> Self {
-        let mut objects = Self { maps, chains, memory_chains, ..Self::default() };
+        let mut objects = Self { maps, memory_chains, chains, ..Self::default() };
         objects.idle_chains = objects.chains.clone();
         objects.idle_memories = objects.maps.keys().chain(&objects.memory_chains).cloned().collect();
-        elements.iter().for_each(|element| objects.count(element, true));
+        for element in elements {
+            objects.count(element, true);
+        }
         objects
     }
 
@@ -389,58 +391,5 @@ pub const fn remember_key(lists: Lists, protocol: Protocol) -> &'static [Field] 
     }
 }
 
-/// The map of a protocol that leads to the remember chains of these lists.
-#[must_use]
-pub const fn remember_set(lists: Lists, protocol: Protocol) -> Set {
-    Set::Remember(lists, protocol)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn port(text: &str) -> ServicePortName {
-        ServicePortName::parse(text).unwrap()
-    }
-
-    #[test]
-    fn names_round_trip() {
-        for (text, list) in [("shop/cart:https", TrafficPolicy::Cluster), ("a/b", TrafficPolicy::Local)] {
-            let memory = Memory::new(&port(text), Protocol::Udp, list);
-            assert_eq!(Memory::of_map(&memory.map()), Some(memory.clone()));
-            assert_eq!(Memory::of_chain(&memory.stick()), Some(memory.clone()));
-            assert_eq!(Memory::of_remember_chain(&memory.remember()), Some(memory.clone()));
-            assert_eq!(Memory::of_remember_chain(&memory.stick()), None);
-            for lists in Lists::ALL {
-                for treatment in Treatment::ALL {
-                    let chain = ServiceChain { lists, treatment, size: 12 };
-                    let sticky = StickyChain { chain, memory: memory.clone() };
-                    assert_eq!(StickyChain::parse(&sticky.to_string()), Some(sticky.clone()), "{sticky}");
-                    assert_eq!(ServiceChain::parse(&sticky.to_string()), None, "{sticky}");
-                }
-            }
-        }
-        let chain = StickyChain::parse("nodeport-shortcut-sticky-2-shop/cart/https/tcp").unwrap();
-        assert_eq!(chain.memory.map(), "affinity-shop/cart/https/tcp");
-        for other in ["pick-3", "remember-tcp", "local-remember-nodeports-udp", "sticky-0-a/b/tcp", "stick-a"]
-        {
-            assert_eq!(Memory::of_chain(other), None, "{other}");
-            assert_eq!(StickyChain::parse(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn long_and_odd_names_are_shortened() {
-        let long = |end: &str| format!("{}/{}:{end}", "n".repeat(63), "s".repeat(63));
-        let names: BTreeSet<String> = [&*long("one"), &*long("two"), "a/b:ä b", "a/b:ä_b"]
-            .iter()
-            .map(|text| Memory::new(&port(text), Protocol::Sctp, TrafficPolicy::Cluster).map())
-            .collect();
-        assert_eq!(names.len(), 4, "{names:?}");
-        for name in &names {
-            assert!(name.len() <= "affinity-/sctp".len() + LONGEST_NAME, "{name}");
-            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c)), "{name}");
-            assert!(Memory::of_map(name).is_some(), "{name}");
-        }
-    }
-}
+mod tests;

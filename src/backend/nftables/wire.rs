@@ -285,15 +285,7 @@ impl Expression for Numbered<'_> {
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, ANONYMOUS_SET)
                 .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0)
                 .number(sys::NFTNL_EXPR_LOOKUP_SET_ID, self.anonymous_set),
-            Expr::Dnat { family, address, port } => Raw::new(c"nat")
-                .number(sys::NFTNL_EXPR_NAT_TYPE, 1) // NFT_NAT_DNAT
-                .number(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(proto_family(*family) as u16))
-                .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, *address)
-                .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, *address)
-                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, *port)
-                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, *port)
-                // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED, as the kernel reports it
-                .number(sys::NFTNL_EXPR_NAT_FLAGS, 3),
+            Expr::Dnat { family, address, port } => dnat(*family, *address, *port),
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY
             Expr::Masquerade => Raw::new(c"masq").number(sys::NFTNL_EXPR_MASQ_FLAGS, 16),
             Expr::Jump(chain) => verdict(NFT_JUMP, Some(chain)),
@@ -331,6 +323,18 @@ fn verdict(code: i32, chain: Option<&str>) -> Raw {
         Some(chain) => raw.text(sys::NFTNL_EXPR_IMM_CHAIN, chain),
         None => raw,
     }
+}
+
+fn dnat(family: Family, address: Register, port: Register) -> Raw {
+    Raw::new(c"nat")
+        .number(sys::NFTNL_EXPR_NAT_TYPE, 1) // NFT_NAT_DNAT
+        .number(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(proto_family(family) as u16))
+        .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address)
+        .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, address)
+        .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port)
+        .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, port)
+        // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED, as the kernel reports it
+        .number(sys::NFTNL_EXPR_NAT_FLAGS, 3)
 }
 
 fn load_expr(load: Load, register: Register) -> Raw {
