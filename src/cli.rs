@@ -106,6 +106,21 @@ pub struct Run {
         value_parser = node_name
     )]
     pub node_name: Option<NodeName>,
+    /// How many clients of a Service with ClientIP affinity are remembered at most [default: 131072]
+    ///
+    /// For each of its ports, and apart for the endpoints of all nodes and those of this node alone.
+    /// Clients beyond that reach an endpoint chosen at random, and are counted in the metric
+    /// shunt_affinity_not_remembered_total. One that is remembered takes about 130 bytes of kernel
+    /// memory; nothing is set aside for clients that do not come.
+    #[arg(
+        long,
+        verbatim_doc_comment,
+        env = "SHUNT_AFFINITY_CLIENTS",
+        hide_env_values = true,
+        value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..=16_777_216)
+    )]
+    pub affinity_clients: Option<u32>,
     /// Program the node, then exit with 0 when the kernel has it
     #[arg(long)]
     pub once: bool,
@@ -196,12 +211,15 @@ mod tests {
 
     #[test]
     fn flags_are_read() {
-        let all = run("run --manifests dir --config c.yaml --node-name Node-1 --once --dry-run");
+        let all = run(
+            "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --once --dry-run",
+        );
         let expected = Run {
             manifests: Some("dir".into()),
             kubeconfig: None,
             config: Some("c.yaml".into()),
             node_name: Some(NodeName("node-1".into())),
+            affinity_clients: Some(500),
             once: true,
             dry_run: true,
         };
@@ -252,6 +270,7 @@ mod tests {
             ("run --manifests", ErrorKind::InvalidValue, "--manifests <DIR>"),
             ("run --manifest m", ErrorKind::UnknownArgument, "--manifests"),
             ("run --once --once", ErrorKind::ArgumentConflict, "multiple times"),
+            ("run --affinity-clients 0", ErrorKind::ValueValidation, "1..=16777216"),
             ("run -v 11", ErrorKind::ValueValidation, "0..=10"),
             ("run m", ErrorKind::UnknownArgument, "'m'"),
             ("clean", ErrorKind::InvalidSubcommand, "cleanup"),

@@ -167,6 +167,14 @@ impl<B: Backend> Engine<B> {
         self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
     }
 
+    /// What [`Backend::not_remembered`] tells of each family.
+    pub fn not_remembered(&mut self) -> [(Family, u64); 2] {
+        Family::ALL.map(|family| {
+            let count = self.backend.not_remembered(family);
+            (family, count.inspect_err(|error| debug!(%family, "not counted: {error}")).unwrap_or(0))
+        })
+    }
+
     /// When [`Self::sync`] has to be called even if nothing arrives.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

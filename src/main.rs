@@ -88,7 +88,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         warn!("configuration: {warning}");
     }
-    let config = loaded.config;
+    let mut config = loaded.config;
+    config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
     let node_name =
         node_name::choose(run.node_name.as_ref(), &config).map_err(|error| (Exit::Config, error))?;
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));

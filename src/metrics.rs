@@ -46,6 +46,9 @@ pub struct Metrics {
     pub event_to_commit: Histogram,
     /// `shunt_sync_failures_total{ip_family}`: transactions that the kernel refused.
     pub sync_failures: Family<FamilyLabel, Counter>,
+    /// `shunt_affinity_not_remembered_total{ip_family}`: new connections to Services with `ClientIP`
+    /// affinity whose client could not be remembered: there were `--affinity-clients` already.
+    pub affinity_not_remembered: Family<FamilyLabel, Counter>,
     /// `shunt_operations_total{ip_family}`: tables, sets, chains and elements written or deleted.
     pub operations: Family<FamilyLabel, Counter>,
     /// `shunt_conntrack_deleted_total{ip_family}`: UDP flows deleted because they led to endpoints or
@@ -67,6 +70,7 @@ impl Default for Metrics {
             sync_duration: latency(),
             event_to_commit: latency(),
             sync_failures: Family::default(),
+            affinity_not_remembered: Family::default(),
             operations: Family::default(),
             conntrack_deleted: Family::default(),
             conntrack_failures: Family::default(),
@@ -106,6 +110,11 @@ impl Metrics {
             "shunt_sync_failures",
             "Transactions that the kernel refused",
             self.sync_failures.clone(),
+        );
+        registry.register(
+            "shunt_affinity_not_remembered",
+            "Connections whose client could not be remembered: more clients than --affinity-clients",
+            self.affinity_not_remembered.clone(),
         );
         registry.register(
             "shunt_operations",

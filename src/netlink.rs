@@ -113,6 +113,11 @@ impl Writer {
         self.attribute(kind, &[&number.to_be_bytes()]);
     }
 
+    /// Writes a 64-bit number, big-endian.
+    pub fn long_number(&mut self, kind: u16, number: u64) {
+        self.attribute(kind, &[&number.to_be_bytes()]);
+    }
+
     /// Writes a string with its closing NUL.
     pub fn string(&mut self, kind: u16, text: &str) {
         self.attribute(kind, &[text.as_bytes(), &[0]]);
@@ -214,6 +219,12 @@ impl<'a> Attributes<'a> {
     #[must_use]
     pub fn number(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
+    }
+
+    /// A big-endian number of 64 bits.
+    #[must_use]
+    pub fn long_number(self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// A string, without its NUL.

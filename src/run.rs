@@ -2,7 +2,7 @@
 //! the clock are here.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, trace, warn};
 
@@ -12,6 +12,9 @@ use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::model::Update;
 use crate::source::Sink;
+
+/// How often the backend is asked what it has counted.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// What can wake the engine.
 #[derive(Debug)]
@@ -75,9 +78,14 @@ impl EventLoop {
         conntrack: &mut impl Conntrack,
         once: bool,
     ) -> Ended {
+        let mut look = Instant::now() + LOOK;
         loop {
-            if let Some(ended) = self.wait(engine) {
+            if let Some(ended) = self.wait(engine, Some(look)) {
                 return ended;
+            }
+            if look <= Instant::now() {
+                self.look(engine);
+                look = Instant::now() + LOOK;
             }
             while let Ok(event) = self.events.try_recv() {
                 if let Some(ended) = take(engine, event) {
@@ -97,16 +105,16 @@ impl EventLoop {
     /// Takes in events until Services and EndpointSlices are listed: for a dry run.
     pub fn fill<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
         while !engine.complete(Instant::now()) {
-            if let Some(ended) = self.wait(engine) {
+            if let Some(ended) = self.wait(engine, None) {
                 return Some(ended);
             }
         }
         None
     }
 
-    /// Waits for an event or the engine's deadline.
-    fn wait<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
-        let event = match engine.deadline() {
+    /// Waits for an event, the engine's deadline, or `look`.
+    fn wait<B: Backend>(&self, engine: &mut Engine<B>, look: Option<Instant>) -> Option<Ended> {
+        let event = match engine.deadline().into_iter().chain(look).min() {
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
@@ -114,6 +122,18 @@ impl EventLoop {
             Ok(event) => take(engine, event),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Ended::Done),
+        }
+    }
+
+    /// Takes over what the backend has counted.
+    fn look<B: Backend>(&self, engine: &mut Engine<B>) {
+        for (family, count) in engine.not_remembered().into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics.affinity_not_remembered.get_or_create(&family.into()).inc_by(count);
+            warn!(
+                %family,
+                "{count} connections to Services with ClientIP affinity were served without their client being \
+                 remembered: one of them has more clients than --affinity-clients"
+            );
         }
     }
 

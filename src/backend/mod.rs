@@ -39,6 +39,15 @@ pub trait Backend {
     /// # Errors
     /// [`BackendError`]; nothing was removed.
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError>;
+
+    /// How many new connections there were since the last call whose client should have been remembered
+    /// (`ClientIP` affinity) and was not, for want of room. They were served all the same.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the next call tells of them.
+    fn not_remembered(&mut self, _family: Family) -> Result<u64, BackendError> {
+        Ok(0)
+    }
 }
 
 /// What carrying out a plan took.

@@ -76,6 +76,7 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         metrics_address: Some(metrics),
         healthz_address: Some(healthz),
         verbosity: verbosity.unwrap_or_default().unsigned_abs(),
+        ..Config::default()
     })
 }
 

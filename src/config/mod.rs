@@ -36,6 +36,8 @@ pub struct Config {
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerading: `1 << masqueradeBit`.
     pub masquerade_mark: u32,
+    /// How many clients are remembered at most, for each list of a sticky ServicePort.
+    pub affinity_clients: u32,
     /// The node addresses on which NodePorts answer.
     pub node_port_addresses: NodePortAddresses,
     /// `hostnameOverride`; `--node-name` wins over it, the host name stands in for both.
@@ -54,6 +56,9 @@ pub struct Config {
 /// The bit of the packet mark that kube-proxy uses where nothing else is configured.
 const MASQUERADE_BIT: u32 = 14;
 
+/// 17 MB of kernel memory where all of them come.
+const AFFINITY_CLIENTS: u32 = 131_072;
+
 /// The port of /metrics.
 const METRICS_PORT: u16 = 10249;
 
@@ -67,6 +72,7 @@ impl Default for Config {
             detect_local: DetectLocal::default(),
             masquerade_all: false,
             masquerade_mark: 1 << MASQUERADE_BIT,
+            affinity_clients: AFFINITY_CLIENTS,
             node_port_addresses: NodePortAddresses::default(),
             node_name: None,
             kubeconfig: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::row::{Choice, Forwarding, Masquerade, Row, ServicePortName};
+use super::row::{Affinity, Choice, Forwarding, Masquerade, Row, ServicePortName};
 use crate::config::NodePortAddresses;
 use crate::model::{Family, Service, ServiceName, ServicePort, Store, TrafficPolicy};
 use crate::policy::endpoints::{Target, Usable};
@@ -110,12 +110,16 @@ impl Lists {
             (true, TrafficPolicy::Local) => (Masquerade::Own, &self.cluster, Some(self.local.clone())),
         };
         let goes_somewhere = matches!(to, Choice::Endpoints(_));
+        let chooses = goes_somewhere || matches!(from_outside, Some(Choice::Endpoints(_)));
+        let list = if kind.is_external() { TrafficPolicy::Cluster } else { policy };
+        let affinity = service.affinity_seconds.filter(|_| chooses);
         Forwarding {
             service_port: self.name.clone(),
             masquerade: if goes_somewhere { masquerade } else { Masquerade::Nobody },
             to: to.clone(),
             from_outside,
             allowed_sources: sources,
+            affinity: affinity.map(|seconds| Affinity { seconds, list }),
         }
     }
 }
@@ -199,6 +203,21 @@ mod tests {
             assert_eq!(forwarding("10.96.0.1:80/tcp shop/web:http -> "), cluster_ip, "{endpoints:?}");
             assert_eq!(forwarding("192.0.2.7:80/tcp shop/web:http -> "), external_ip, "{endpoints:?}");
         }
+    }
+
+    #[test]
+    fn affinity_is_of_a_list() {
+        let sticky = || service("10.96.0.1").external_ips("192.0.2.7").external_local().affinity(60);
+        let endpoints = [endpoint("10.1.0.1"), local("10.1.0.2")];
+        let ends = |service, endpoints: &[Endpoint]| -> Vec<String> {
+            let rows = compiled(service, endpoints);
+            let frontends = rows.iter().filter(|row| row.contains("->"));
+            frontends.map(|row| row.rsplit_once("), sticky").map_or("", |(_, end)| end).to_owned()).collect()
+        };
+        assert_eq!(ends(sticky(), &endpoints), [" for 60 s", ""], "the last choice of the second is a list");
+        assert!(compiled(sticky(), &endpoints)[3].ends_with("{10.1.0.2:8080 (local)}, sticky for 60 s"));
+        assert_eq!(ends(sticky().internal_local(), &endpoints)[0], " for 60 s (Local list)");
+        assert_eq!(ends(sticky(), &[]), ["", ""], "nothing to choose from");
     }
 
     #[test]

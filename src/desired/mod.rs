@@ -11,4 +11,4 @@ pub mod row;
 
 pub use compile::{Context, node_rows, service_rows};
 pub use ledger::Ledger;
-pub use row::{Choice, Forwarding, Masquerade, Owner, Row, RowKey, ServicePortName};
+pub use row::{Affinity, Choice, Forwarding, Masquerade, Owner, Row, RowKey, ServicePortName};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{Family, ServiceName};
+use crate::model::{Family, ServiceName, TrafficPolicy};
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::Frontend;
 
@@ -80,6 +80,18 @@ pub struct Forwarding {
     pub from_outside: Option<Choice>,
     /// Sources that may connect, disjoint and sorted; everybody where `None`.
     pub allowed_sources: Option<Arc<[IpNet]>>,
+    /// Whether a client keeps its endpoint; `None` also where there is nothing to choose from.
+    pub affinity: Option<Affinity>,
+}
+
+/// `ClientIP` affinity. What a client is remembered with belongs to the ServicePort and one of its two
+/// lists, not to a frontend: all frontends that lead to the list send the client to the same endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// For how many seconds after its last new connection a client keeps its endpoint.
+    pub seconds: u32,
+    /// Which list [`Forwarding::to`] is; [`Forwarding::from_outside`] is always the Local one.
+    pub list: TrafficPolicy,
 }
 
 /// Where a connection goes.
@@ -190,7 +202,13 @@ impl fmt::Display for Forwarding {
             f.write_str(", only from")?;
             sources.iter().try_for_each(|net| write!(f, " {net}"))?;
         }
-        Ok(())
+        match self.affinity {
+            Some(Affinity { seconds, list: TrafficPolicy::Cluster }) => write!(f, ", sticky for {seconds} s"),
+            Some(Affinity { seconds, list: TrafficPolicy::Local }) => {
+                write!(f, ", sticky for {seconds} s (Local list)")
+            }
+            None => Ok(()),
+        }
     }
 }
 

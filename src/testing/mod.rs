@@ -81,6 +81,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// Gives it `ClientIP` affinity.
+    pub fn affinity(mut self, seconds: u32) -> Self {
+        self.0.affinity_seconds = Some(seconds);
+        self
+    }
+
     /// Makes the external policy Local.
     pub fn external_local(mut self) -> Self {
         self.0.external_policy = TrafficPolicy::Local;
@@ -153,6 +159,7 @@ pub fn nodeport_row(number: u16, service: &str, to: &str) -> Row {
         to: Choice::Endpoints(to.split_whitespace().map(target).collect()),
         from_outside: None,
         allowed_sources: None,
+        affinity: None,
     };
     Row::Frontend(frontend, forwarding)
 }

@@ -1,5 +1,6 @@
 //! All tables.
 
+mod affinity;
 mod churn;
 mod cluster_ip;
 mod conntrack;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Case> {
         external::CASES,
         pods::CASES,
         updates::CASES,
+        affinity::CASES,
         churn::CASES,
         conntrack::CASES,
         restart::CASES,

@@ -36,7 +36,7 @@ fn flows() -> Vec<Flow> {
 }
 
 /// Taking over an owned table shows as one `add table` in each family.
-fn assert_nothing_written(mut lines: Vec<String>) {
+pub(super) fn assert_nothing_written(mut lines: Vec<String>) {
     lines.retain(|line| *line != "add table ip shunt" && *line != "add table ip6 shunt");
     let count = lines.len();
     lines.truncate(30);

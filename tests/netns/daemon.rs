@@ -19,12 +19,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it on a directory of manifests and a configuration; what it says goes to the end of the log.
-    pub fn start(topology: &Topology, manifests: &Path, config: &Path, log: &Path) -> Self {
+    pub fn start(topology: &Topology, manifests: &Path, config: &Path, flags: &[&str], log: &Path) -> Self {
         let output = OpenOptions::new().create(true).append(true).open(log).expect("a log file");
         let program = std::env::var_os("SHUNT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into());
         let mut command = Command::new(program);
         command.arg("run").arg("--manifests").arg(manifests).arg("--config").arg(config);
-        command.args(["--node-name", THIS_NODE]).stdin(Stdio::null());
+        command.args(["--node-name", THIS_NODE]).args(flags).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         let child = topology.enter(Ns::Node, || command.spawn()).expect("starting shunt");
         Self { child, log: log.to_owned() }

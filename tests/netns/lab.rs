@@ -29,6 +29,8 @@ const SETTLE: Duration = Duration::from_secs(20);
 pub struct Lab {
     /// Objects that stand beside those of the case: our Node and the ServiceCIDR.
     pub base: Vec<Objects>,
+    /// Arguments of the daemon beside the usual ones.
+    pub flags: Vec<&'static str>,
     daemon: Option<Daemon>,
     responder: Responder,
     sctp_seen: sctp::Seen,
@@ -50,6 +52,7 @@ impl Lab {
         }
         let lab = Self {
             base: vec![node(), service_cidr()],
+            flags: Vec::new(),
             daemon: None,
             responder: Responder::start(),
             sctp_seen: sctp::Seen::default(),
@@ -101,7 +104,7 @@ impl Lab {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let (manifests, config, log) =
             (self.dir.join("manifests"), self.dir.join("config.yaml"), self.log_file());
-        self.daemon = Some(Daemon::start(&self.topology, &manifests, &config, &log));
+        self.daemon = Some(Daemon::start(&self.topology, &manifests, &config, &self.flags, &log));
         self.settle();
     }
 

@@ -77,6 +77,12 @@ impl Service {
         self
     }
 
+    /// `ClientIP` affinity.
+    pub fn sticky(self, seconds: u32) -> Self {
+        let client_ip = json!({ "clientIP": { "timeoutSeconds": seconds } });
+        self.spec(&json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": client_ip }))
+    }
+
     /// Anything else: these fields of the spec are set.
     pub fn spec(mut self, fields: &Value) -> Self {
         for (key, value) in fields.as_object().expect("an object") {

@@ -3,6 +3,8 @@
 //! Every decision about contents is made before (`steps.rs`); here is only what goes when, and what
 //! follows if the kernel refuses.
 
+mod tidy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
@@ -11,13 +13,15 @@ use ipnet::IpNet;
 use tracing::{debug, info, trace, warn};
 
 use super::connection::{Connection, Refusal};
-use super::element::{Element, rebuild};
+use super::element::Element;
 use super::encode::Batch;
 use super::names::{ServiceChain, Set};
 use super::owner;
+use super::rebuild::rebuild;
 use super::ruleset::Settings;
 use super::state::{self, HeldBy, Installed};
 use super::steps::{self, Step};
+use super::sticky::{Memory, Objects};
 use super::transaction::Op;
 use super::wire;
 use crate::backend::{Backend, BackendError, Receipt};
@@ -56,6 +60,10 @@ struct Table {
     /// A set is full and the kernel has not raised its size (Linux 6.1 does not): only a new table
     /// helps.
     outgrown: bool,
+    sticky: Objects,
+    remembered: tidy::Remembered,
+    /// What the counter of clients that were not remembered said last.
+    not_remembered: Option<u64>,
 }
 
 /// What has to happen before the next plan can be written.
@@ -89,6 +97,9 @@ impl Nftables {
             counts: BTreeMap::new(),
             strays: Vec::new(),
             outgrown: false,
+            sticky: Objects::default(),
+            remembered: tidy::Remembered::default(),
+            not_remembered: None,
         };
         Ok(Self { connection, tables: Family::ALL.map(table), owned: true })
     }
@@ -112,8 +123,10 @@ impl Nftables {
         let operations = step.transaction.ops.len();
         receipt.add(operations, batch.bytes().len(), start.elapsed());
         debug!(family = %step.transaction.family, operations, bytes = batch.bytes().len(), "committed");
-        let counts = &mut self.table(step.transaction.family).counts;
+        let table = self.table(step.transaction.family);
+        let counts = &mut table.counts;
         for op in &step.transaction.ops {
+            table.sticky.record(op);
             match op {
                 Op::AddElement(element) => *counts.entry(element.set).or_insert(0) += 1,
                 Op::DeleteElement(element) => {
@@ -155,7 +168,7 @@ impl Nftables {
             self.send_ops(family, part.to_vec(), receipt)?;
         }
         for run in steps::cut(plan, self.chunk()) {
-            let step = steps::element_step(&settings, plan, run);
+            let step = steps::element_step(&settings, plan, run, &self.table(family).sticky);
             self.send(&step, receipt)?;
         }
         self.send_ops(family, steps::hook_ops(&settings), receipt)?;
@@ -171,7 +184,8 @@ impl Nftables {
         let skeleton = steps::skeleton(&settings, plan, self.owned);
         let mut step = Step::shared(&settings, vec![Op::DeleteTable]);
         step.transaction.ops.extend(skeleton.ops);
-        step.append(steps::element_step(&settings, plan, 0..plan.changes.len()));
+        self.table(family).sticky = Objects::default();
+        step.append(steps::element_step(&settings, plan, 0..plan.changes.len(), &Objects::default()));
         step.transaction.ops.extend(steps::hook_ops(&settings));
         self.table(family).counts.clear();
         match self.send(&step, receipt) {
@@ -213,14 +227,14 @@ impl Nftables {
         let mut step = Step::shared(&settings, prefix);
         let runs = steps::cut(plan, chunk);
         let (first, rest) = runs.split_first().map_or((0..0, &[][..]), |(first, rest)| (first.clone(), rest));
-        step.append(steps::element_step(&settings, plan, first));
+        step.append(steps::element_step(&settings, plan, first, &self.table(family).sticky));
         self.send(&step, receipt)?;
         let table = self.table(family);
         table.condition = Condition::Ready;
         table.strays.clear();
         table.chains.extend(super::ruleset::with_prerequisites(&needed));
         for run in rest {
-            let step = steps::element_step(&settings, plan, run.clone());
+            let step = steps::element_step(&settings, plan, run.clone(), &self.table(family).sticky);
             self.send(&step, receipt)?;
         }
         Ok(())
@@ -257,6 +271,8 @@ impl Nftables {
         table.sizes.clear();
         table.counts.clear();
         table.strays.clear();
+        table.sticky = Objects::default();
+        table.remembered = tidy::Remembered::default();
     }
 }
 
@@ -274,6 +290,10 @@ impl Backend for Nftables {
             self.table(family).condition = Condition::Unfit;
             return Ok(Vec::new());
         }
+        if self.table(family).not_remembered.is_none() {
+            // What was counted before this process is not told again.
+            self.count_not_remembered(family)?;
+        }
         let settings = self.table(family).settings.clone();
         let installed = state::read(&mut self.connection, &settings).map_err(read_error)?;
         let table = self.table(family);
@@ -288,13 +308,17 @@ impl Backend for Nftables {
                 for element in &found.elements {
                     *table.counts.entry(element.set).or_insert(0) += 1;
                 }
-                let rebuilt = rebuild(found.elements);
+                let lasts = |memory: &Memory| found.sticky.map(memory).map(|map| map.seconds);
+                let rebuilt = rebuild(found.elements, lasts);
                 table.condition = match found.held_by {
                     HeldBy::Nobody => Condition::Ready,
                     HeldBy::Orphan => Condition::Orphan,
                     HeldBy::Other(port) => Condition::Foreign(port),
                 };
                 (table.chains, table.sizes, table.strays) = (found.chains, found.sizes, rebuilt.strays);
+                table.remembered =
+                    tidy::Remembered::read(&rebuilt.rows, &found.sticky, table.settings.affinity_clients);
+                table.sticky = found.sticky;
                 if !table.strays.is_empty() {
                     warn!(%family, elements = table.strays.len(), "elements that belong to no whole row are replaced");
                 }
@@ -333,7 +357,13 @@ impl Backend for Nftables {
                 )));
             }
         }
-        result.map(|()| receipt)
+        result?;
+        self.tidy(plan, &mut receipt)?;
+        Ok(receipt)
+    }
+
+    fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
+        self.count_not_remembered(family)
     }
 
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {

@@ -1,5 +1,7 @@
 //! Sets and elements as netlink attributes, in both directions. PURE.
 
+mod client;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -7,10 +9,13 @@ use ipnet::IpNet;
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{Data, Field, ServiceChain, Set, TABLE, TARGET_FIELDS};
 use super::protocol::{element, list, set as set_attribute};
+use super::sticky::{MEMORY_KEY, Memory, StickyChain};
 use super::typeof_data::{put, set_user_data};
 use crate::model::{Family, Port, Protocol};
 use crate::netlink::{Attributes, Writer};
 use crate::policy::exposure::{Frontend, FrontendAddress};
+
+pub use client::{Client, read_client, read_map, write_client, write_counter, write_map};
 
 /// What tells one of our sets from a foreign one of the same name, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,18 @@ impl SetIdentity {
             flags: interval | concat | map,
             key_length: length(set.key(), family),
             data,
-            user_data: set_user_data(set, family),
+            user_data: set_user_data(set.key(), set.data(), family),
+        }
+    }
+
+    /// The identity of the map of a memory.
+    #[must_use]
+    pub fn of_map(family: Family) -> Self {
+        Self {
+            flags: set_attribute::MAP | set_attribute::WRITTEN_BY_RULES,
+            key_length: length(MEMORY_KEY, family),
+            data: Some((type_number(TARGET_FIELDS, family), length(TARGET_FIELDS, family))),
+            user_data: set_user_data(MEMORY_KEY, Data::Target, family),
         }
     }
 
@@ -63,18 +79,7 @@ pub fn read_size(attributes: Attributes<'_>) -> Option<u32> {
 /// Writes the attributes that make a set or raise its size.
 pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
     let identity = SetIdentity::of(set, family);
-    w.string(set_attribute::TABLE, TABLE);
-    w.string(set_attribute::NAME, set.name());
-    w.number(set_attribute::FLAGS, identity.flags);
-    w.number(set_attribute::KEY_TYPE, type_number(set.key(), family));
-    w.number(set_attribute::KEY_LENGTH, identity.key_length);
-    if let Some((kind, length)) = identity.data {
-        w.number(set_attribute::DATA_TYPE, kind);
-        w.number(set_attribute::DATA_LENGTH, length);
-    }
-    // An id is obligatory, but only sets without a name are looked up by it.
-    w.number(set_attribute::ID, 0);
-    w.attribute(set_attribute::USER_DATA, &[&identity.user_data]);
+    write_identity(w, set.name(), type_number(set.key(), family), &identity);
     let description = w.nest(set_attribute::DESCRIPTION);
     if let Some(size) = size {
         w.number(set_attribute::DESCRIPTION_SIZE, size);
@@ -89,6 +94,21 @@ pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
         w.close(fields);
     }
     w.close(description);
+}
+
+fn write_identity(w: &mut Writer, name: &str, key_type: u32, identity: &SetIdentity) {
+    w.string(set_attribute::TABLE, TABLE);
+    w.string(set_attribute::NAME, name);
+    w.number(set_attribute::FLAGS, identity.flags);
+    w.number(set_attribute::KEY_TYPE, key_type);
+    w.number(set_attribute::KEY_LENGTH, identity.key_length);
+    if let Some((kind, length)) = identity.data {
+        w.number(set_attribute::DATA_TYPE, kind);
+        w.number(set_attribute::DATA_LENGTH, length);
+    }
+    // An id is obligatory, but only sets without a name are looked up by it.
+    w.number(set_attribute::ID, 0);
+    w.attribute(set_attribute::USER_DATA, &[&identity.user_data]);
 }
 
 /// Writes the attributes that make the anonymous set of the protocols that Services know.
@@ -145,6 +165,13 @@ pub fn write_element(w: &mut Writer, one: &Element, with_data: bool, family: Fam
         }
         ElementKey::Range(net) => key.address(&net.network()),
         ElementKey::Frontend(frontend) => key.frontend(&frontend),
+        ElementKey::Original(frontend) => {
+            key.frontend_address(&frontend);
+            let alone = key.get().is_empty();
+            key.field(&frontend.port.number().to_be_bytes());
+            // A key of one field is not padded.
+            key.length = if alone { 2 } else { key.length };
+        }
         ElementKey::Slot(frontend, index) => {
             key.frontend(&frontend);
             key.field(&u32::from(index).to_ne_bytes());
@@ -172,14 +199,16 @@ pub fn write_element(w: &mut Writer, one: &Element, with_data: bool, family: Fam
 }
 
 fn write_data(w: &mut Writer, one: &Element) {
-    match one.data {
+    match &one.data {
         ElementData::None => {}
         ElementData::Chain(chain) => write_verdict(w, element::GOTO, Some(&chain.to_string())),
+        ElementData::Sticky(chain) => write_verdict(w, element::GOTO, Some(&chain.to_string())),
+        ElementData::Remember(memory) => write_verdict(w, element::GOTO, Some(&memory.remember())),
         ElementData::Refuse => write_verdict(w, element::GOTO, Some(REFUSE)),
         ElementData::Drop => write_verdict(w, element::DROP, None),
         ElementData::Target(address, port) => {
             let mut data = Bytes::default();
-            data.address(&address);
+            data.address(address);
             data.field(&port.number().to_be_bytes());
             write_value(w, element::DATA, data.get());
         }
@@ -326,6 +355,14 @@ pub fn read_item(set: Set, item: Attributes<'_>, family: Family) -> Option<Item>
             let frontend = Frontend { address: FrontendAddress::Ip(address), protocol, port };
             ElementKey::Source(frontend, net_between(start, last)?)
         }
+        ([.., Field::PortOf(protocol)], false) => {
+            let protocol = *protocol;
+            let address = match set.key() {
+                [Field::Destination, _] => FrontendAddress::Ip(key.address()?),
+                _ => FrontendAddress::NodePort(family),
+            };
+            ElementKey::Original(Frontend { address, protocol, port: key.port()? })
+        }
         (fields, false) => {
             let address = match fields.first() {
                 Some(Field::Destination) => FrontendAddress::Ip(key.address()?),
@@ -360,11 +397,18 @@ fn read_data(set: Set, data: Attributes<'_>, family: Family) -> Option<ElementDa
             match (code, verdict.string(element::VERDICT_CHAIN)) {
                 (element::DROP, _) => Some(ElementData::Drop),
                 (element::GOTO, Some(REFUSE)) => Some(ElementData::Refuse),
-                (element::GOTO, Some(chain)) => ServiceChain::parse(chain).map(ElementData::Chain),
+                (element::GOTO, Some(chain)) => read_chain(chain),
                 _ => None,
             }
         }
     }
+}
+
+/// What the chain of this name is to an element that leads there.
+fn read_chain(name: &str) -> Option<ElementData> {
+    let chain = ServiceChain::parse(name).map(ElementData::Chain);
+    let sticky = || StickyChain::parse(name).map(ElementData::Sticky);
+    chain.or_else(sticky).or_else(|| Memory::of_remember_chain(name).map(ElementData::Remember))
 }
 
 /// The range from `start` to `last`, if it is a CIDR.
@@ -423,6 +467,7 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Lists;
     use super::*;
     use crate::netlink::messages;
 
@@ -447,6 +492,9 @@ mod tests {
     #[test]
     fn elements_survive_the_wire() {
         let chain = ServiceChain::parse("external-3").unwrap();
+        let sticky = StickyChain::parse("cluster-sticky-3-shop/web/dns/udp").unwrap();
+        let remembered = ElementData::Remember(sticky.memory.clone());
+        let remember = |lists| Set::Remember(lists, Protocol::Udp);
         for (family, ip, net) in
             [(Family::V4, "10.96.0.1", "10.96.0.0/12"), (Family::V6, "fd00::1", "fd00::/112")]
         {
@@ -466,7 +514,10 @@ mod tests {
                 (Set::Services, ElementKey::Frontend(service), ElementData::Chain(chain)),
                 (Set::Nodeports, ElementKey::Frontend(nodeport), ElementData::Drop),
                 (Set::NoEndpoints, ElementKey::Frontend(service), ElementData::Refuse),
-                (Set::Endpoints, ElementKey::Slot(service, 7), target),
+                (Set::Services, ElementKey::Frontend(service), ElementData::Sticky(sticky.clone())),
+                (remember(Lists::Services), ElementKey::Original(service), remembered.clone()),
+                (remember(Lists::LocalNodeports), ElementKey::Original(nodeport), remembered.clone()),
+                (Set::Endpoints, ElementKey::Slot(service, 7), target.clone()),
                 (Set::NodeportEndpoints, ElementKey::Slot(nodeport, 65535 - 1), target),
             ] {
                 let comment = (set.data() == Data::Verdict).then(|| "shop/web:http".into());

@@ -1,14 +1,14 @@
 //! From rows to set elements and back. PURE.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::names::{Lists, ServiceChain, Set, Treatment};
-use crate::desired::{Choice, Forwarding, Masquerade, Owner, Row, ServicePortName};
-use crate::model::{Family, Port, ServiceName};
+use super::sticky::{Memory, StickyChain};
+use crate::desired::{Choice, Forwarding, Masquerade, Row, ServicePortName};
+use crate::model::{Family, Port, TrafficPolicy};
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::{Frontend, FrontendAddress};
 
@@ -36,6 +36,8 @@ pub enum ElementKey {
     Range(IpNet),
     /// A frontend; of a NodePort only protocol and port.
     Frontend(Frontend),
+    /// A frontend as the original destination of a connection; the protocol is the map's.
+    Original(Frontend),
     /// A position in the endpoint list of a frontend.
     Slot(Frontend, u16),
     /// A source range that may call a frontend.
@@ -43,12 +45,16 @@ pub enum ElementKey {
 }
 
 /// What an element leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElementData {
     /// Nothing.
     None,
     /// `goto` a chain that picks an endpoint.
     Chain(ServiceChain),
+    /// `goto` a chain that tries a memory first.
+    Sticky(StickyChain),
+    /// `goto` the remember chain of a memory.
+    Remember(Memory),
     /// `goto refuse`.
     Refuse,
     /// `drop`.
@@ -97,6 +103,7 @@ pub fn verdicts(row: &Row, out: &mut Vec<Element>) {
 
 fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
     verdict_elements(frontend, forwarding, out);
+    remember_elements(frontend, forwarding, out);
     if let Some(sources) = &forwarding.allowed_sources {
         let plain = |set, key, comment| Element { set, key, data: ElementData::None, comment };
         let comment = Some(comment(&forwarding.service_port));
@@ -108,6 +115,27 @@ fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<
     let (everyone, outside) = lists_of(frontend);
     slots(frontend, everyone, forwarding.to.targets(), out);
     slots(frontend, outside, forwarding.from_outside.as_ref().map_or(&[], Choice::targets), out);
+}
+
+/// What leads connections to a sticky frontend to the chains that remember their clients.
+fn remember_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<Element>) {
+    let Some(affinity) = forwarding.affinity else { return };
+    let (everyone, outside) = lists_of(frontend);
+    let mut remember = |lists, list, choice: &Choice| {
+        if matches!(choice, Choice::Endpoints(_)) {
+            let memory = Memory::new(&forwarding.service_port, frontend.protocol, list);
+            out.push(Element {
+                set: Set::Remember(lists, frontend.protocol),
+                key: ElementKey::Original(frontend),
+                data: ElementData::Remember(memory),
+                comment: None,
+            });
+        }
+    };
+    remember(everyone, affinity.list, &forwarding.to);
+    if let Some(choice) = &forwarding.from_outside {
+        remember(outside, TrafficPolicy::Local, choice);
+    }
 }
 
 /// The lists for everyone and those for connections from outside.
@@ -134,20 +162,25 @@ fn verdict_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<E
     let mut verdict = |set, data| {
         out.push(Element { set, key: ElementKey::Frontend(frontend), data, comment: Some(comment.clone()) });
     };
+    let chain = |lists, treatment, list, targets: &[Target]| {
+        let chain = ServiceChain { lists, treatment, size: list_size(targets) };
+        if forwarding.affinity.is_none() {
+            return ElementData::Chain(chain);
+        }
+        let memory = Memory::new(&forwarding.service_port, frontend.protocol, list);
+        ElementData::Sticky(StickyChain { chain, memory })
+    };
     match &forwarding.to {
         Choice::Endpoints(targets) => {
-            let size = list_size(targets);
-            let chain = ServiceChain { lists: everyone, treatment, size };
-            verdict(everyone.verdicts(), ElementData::Chain(chain));
+            let list = forwarding.affinity.map_or(TrafficPolicy::Cluster, |affinity| affinity.list);
+            verdict(everyone.verdicts(), chain(everyone, treatment, list, targets));
         }
         Choice::Reject => verdict(refused, ElementData::Refuse),
         Choice::Drop => verdict(refused, ElementData::Drop),
     }
     match &forwarding.from_outside {
         Some(Choice::Endpoints(targets)) => {
-            let size = list_size(targets);
-            let chain = ServiceChain { lists: outside, treatment: Treatment::Pick, size };
-            verdict(outside.verdicts(), ElementData::Chain(chain));
+            verdict(outside.verdicts(), chain(outside, Treatment::Pick, TrafficPolicy::Local, targets));
         }
         Some(Choice::Drop | Choice::Reject) => verdict(outside.verdicts(), ElementData::Drop),
         None => {}
@@ -181,132 +214,6 @@ fn slots(frontend: Frontend, lists: Lists, targets: &[Target], out: &mut Vec<Ele
     }));
 }
 
-/// Rows rebuilt from the elements that the kernel holds, and the elements that belong to no whole
-/// row: leftovers of a hand at work, to be deleted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// Whole rows with their owners.
-    pub rows: Vec<(Owner, Row)>,
-    /// The rest.
-    pub strays: Vec<Element>,
-}
-
-/// Rebuilds rows from elements: the inverse of [`elements`]. A row is whole if `elements` of it gives
-/// exactly the elements found under its frontend.
-#[must_use]
-pub fn rebuild(all: Vec<Element>) -> Rebuilt {
-    let mut rebuilt = Rebuilt::default();
-    let hairpins: BTreeSet<IpAddr> = all
-        .iter()
-        .filter_map(|e| if let ElementKey::Pair(address) = e.key { Some(address) } else { None })
-        .collect();
-    let mut frontends: BTreeMap<Frontend, Vec<Element>> = BTreeMap::new();
-    let mut pairs = Vec::new();
-    for element in all {
-        match (element.key, element.set, &element.comment) {
-            (ElementKey::Address(address), Set::NodeportIps, _) => {
-                rebuilt.rows.push((Owner::Node, Row::NodePortAddress(address)));
-            }
-            (ElementKey::Range(net), _, _) => rebuilt.rows.push((Owner::Node, Row::ServiceCidr(net))),
-            (ElementKey::Address(address), _, Some(comment)) if ServiceName::parse(comment).is_some() => {
-                let service = ServiceName::parse(comment).unwrap_or_else(|| unreachable!("just parsed"));
-                let owner = Owner::Service(service.clone());
-                rebuilt.rows.push((owner, Row::ClusterIp(address, service)));
-            }
-            (ElementKey::Address(_), _, _) => rebuilt.strays.push(element),
-            (ElementKey::Pair(address), _, _) => pairs.push(address),
-            (
-                ElementKey::Frontend(frontend)
-                | ElementKey::Slot(frontend, _)
-                | ElementKey::Source(frontend, _),
-                _,
-                _,
-            ) => {
-                frontends.entry(frontend).or_default().push(element);
-            }
-        }
-    }
-    let mut users: BTreeMap<IpAddr, Owner> = BTreeMap::new();
-    for (frontend, mut found) in frontends {
-        found.sort_by_key(Element::id);
-        match whole_row(frontend, &found, &hairpins) {
-            Some((owner, row)) => {
-                if let Row::Frontend(_, forwarding) = &row {
-                    for target in local_targets(forwarding) {
-                        users.entry(target).or_insert_with(|| owner.clone());
-                    }
-                }
-                rebuilt.rows.push((owner, row));
-            }
-            None => rebuilt.strays.append(&mut found),
-        }
-    }
-    // A pair does not say who needs it: some Service that leads to it holds it, the node if none does.
-    for address in pairs {
-        let owner = users.get(&address).cloned().unwrap_or(Owner::Node);
-        rebuilt.rows.push((owner, Row::Hairpin(address)));
-    }
-    rebuilt
-}
-
-fn local_targets(forwarding: &Forwarding) -> impl Iterator<Item = IpAddr> + '_ {
-    let outside = forwarding.from_outside.iter().flat_map(Choice::targets);
-    forwarding.to.targets().iter().chain(outside).filter(|target| target.local).map(|target| target.address)
-}
-
-/// The row whose elements are exactly those `found` (sorted).
-fn whole_row(frontend: Frontend, found: &[Element], hairpins: &BTreeSet<IpAddr>) -> Option<(Owner, Row)> {
-    let comment = found.iter().find_map(|element| element.comment.as_deref())?;
-    let service_port = ServicePortName::parse(comment)?;
-    let owner = Owner::Service(service_port.service.clone());
-    let list = |lists: Lists| -> Choice {
-        let slots = found.iter().filter(|element| element.set == lists.endpoints());
-        let targets = slots.filter_map(|element| match element.data {
-            ElementData::Target(address, port) => {
-                Some(Target { address, port, local: hairpins.contains(&address) })
-            }
-            _ => None,
-        });
-        Choice::Endpoints(targets.collect())
-    };
-    let mut masquerade = Masquerade::Nobody;
-    let mut to = None;
-    let mut from_outside = None;
-    for element in found {
-        match (element.data, element.set) {
-            (ElementData::Chain(chain), set)
-                if set == Lists::Services.verdicts() || set == Lists::Nodeports.verdicts() =>
-            {
-                masquerade = match chain.treatment {
-                    Treatment::Cluster => Masquerade::Foreign,
-                    Treatment::External => Masquerade::Always,
-                    Treatment::Shortcut => Masquerade::Own,
-                    Treatment::Pick => return None,
-                };
-                to = Some(list(chain.lists));
-            }
-            (ElementData::Chain(chain), _) => from_outside = Some(list(chain.lists)),
-            (ElementData::Drop, Set::LocalServices | Set::LocalNodeports) => {
-                from_outside = Some(Choice::Drop);
-            }
-            (ElementData::Drop, _) => to = Some(Choice::Drop),
-            (ElementData::Refuse, _) => to = Some(Choice::Reject),
-            _ => {}
-        }
-    }
-    let sources: Vec<IpNet> = found
-        .iter()
-        .filter_map(|e| if let ElementKey::Source(_, net) = e.key { Some(net) } else { None })
-        .collect();
-    let restricted = found.iter().any(|element| element.set == Set::Restricted);
-    let allowed_sources = restricted.then(|| sources.into());
-    let forwarding = Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources };
-    let row = Row::Frontend(frontend, forwarding);
-    let mut expected = Vec::with_capacity(found.len());
-    elements(&row, &mut expected);
-    (expected == found).then_some((owner, row))
-}
-
 impl Lists {
     /// The verdict map that leads to chains of these lists.
     #[must_use]
@@ -324,69 +231,4 @@ impl Lists {
 #[must_use]
 pub const fn nodeport(family: Family, protocol: crate::model::Protocol, port: Port) -> Frontend {
     Frontend { address: FrontendAddress::NodePort(family), protocol, port }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::NodePortAddresses;
-    use crate::desired::{Context, service_rows};
-    use crate::model::{Object, Store, Touched, Update};
-    use crate::testing::{endpoint, local, name, service, slice};
-
-    fn rows() -> Vec<Row> {
-        let mut store = Store::default();
-        let mut touched = Touched::default();
-        let web = service("10.96.0.1").external_ips("192.0.2.7").load_balancer_ips("203.0.113.1");
-        let web = web.source_ranges(&["198.51.100.0/24", "192.0.2.0/25"]).external_local().node_port(30080);
-        for (n, service) in [("shop/web", web), ("shop/empty", service("10.96.0.2"))] {
-            store.apply(Update::Set(Object::Service(name(n), service.build())), &mut touched);
-        }
-        let slice = slice("http", 8080, &[endpoint("10.1.0.1"), local("10.1.0.2")]);
-        store.apply(
-            Update::Set(Object::EndpointSlice(name("shop/web-1"), name("shop/web"), slice)),
-            &mut touched,
-        );
-        let context = Context { node_ips: vec![], node_port_addresses: NodePortAddresses::Primary };
-        let all = ["shop/empty", "shop/web"].iter();
-        all.flat_map(|n| service_rows(&store, &name(n), Family::V4, &context)).collect()
-    }
-
-    fn all_elements(rows: &[Row]) -> Vec<Element> {
-        let mut all = Vec::new();
-        for row in rows {
-            elements(row, &mut all);
-        }
-        all
-    }
-
-    #[test]
-    fn rows_survive_the_kernel() {
-        let rows = rows();
-        let rebuilt = rebuild(all_elements(&rows));
-        assert_eq!(rebuilt.strays, []);
-        let mut back: Vec<Row> = rebuilt.rows.iter().map(|(_, row)| row.clone()).collect();
-        back.sort_by_key(Row::key);
-        let mut expected = rows;
-        expected.sort_by_key(Row::key);
-        assert_eq!(back, expected);
-        let hairpin = rebuilt.rows.iter().find(|(_, row)| matches!(row, Row::Hairpin(_)));
-        assert_eq!(hairpin.map(|(owner, _)| owner.clone()), Some(Owner::Service(name("shop/web"))));
-    }
-
-    #[test]
-    fn a_row_with_a_missing_or_foreign_element_is_not_whole() {
-        let frontends = all_elements(&rows()).len();
-        for gone in 0..frontends {
-            let mut all = all_elements(&rows());
-            let element = all.remove(gone);
-            let (ElementKey::Frontend(frontend) | ElementKey::Slot(frontend, _)) = element.key else {
-                continue;
-            };
-            let rebuilt = rebuild(all);
-            let mut left = rebuilt.rows.iter().map(|(_, row)| row);
-            let still = left.any(|row| matches!(row, Row::Frontend(f, _) if *f == frontend));
-            assert!(!still, "{element:?} is missing");
-        }
-    }
 }

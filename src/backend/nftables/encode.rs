@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use super::codec::{comment_user_data, write_element, write_protocol_set, write_protocols, write_set};
+use super::codec::{
+    comment_user_data, write_client, write_counter, write_element, write_map, write_protocol_set,
+    write_protocols, write_set,
+};
 use super::element::Element;
 use super::names::{TABLE, table_comment};
-use super::protocol::{list, message, table};
+use super::protocol::{chain, list, message, set, table};
+use super::sticky::Memory;
 use super::transaction::{Op, Transaction};
 use super::wire::{self, ANONYMOUS_SET, Scratch};
 use crate::model::Family;
@@ -84,6 +88,7 @@ impl Encoder {
         while at < ops.len() {
             at = match &ops[at] {
                 Op::AddElement(_) | Op::DeleteElement(_) => self.elements(ops, at),
+                Op::Forget(memory, _) | Op::Keep(memory, _) => self.clients(ops, at, memory),
                 op => {
                     self.single(op, at);
                     at + 1
@@ -141,7 +146,19 @@ impl Encoder {
                     });
                 }
             }
-            Op::AddElement(_) | Op::DeleteElement(_) => {}
+            Op::DeleteChain(name) => self.message(message::DELETE_CHAIN, 0, ops, |w| {
+                w.string(chain::TABLE, TABLE);
+                w.string(chain::NAME, name);
+            }),
+            Op::AddCounter => self.message(message::NEW_OBJECT, CREATE, ops, write_counter),
+            Op::AddMap(memory, state) => {
+                self.message(message::NEW_SET, CREATE, ops, |w| write_map(w, memory, *state, family));
+            }
+            Op::DeleteMap(memory) => self.message(message::DELETE_SET, 0, ops, |w| {
+                w.string(set::TABLE, TABLE);
+                w.string(set::NAME, &memory.map());
+            }),
+            Op::AddElement(_) | Op::DeleteElement(_) | Op::Forget(..) | Op::Keep(..) => {}
         }
     }
 
@@ -164,6 +181,33 @@ impl Encoder {
             w.number(list::SET_ID, id);
             write_protocols(w);
         });
+    }
+
+    /// Writes the run of clients of one memory that are to be forgotten, or kept, that starts at `at`;
+    /// returns the index behind it.
+    fn clients(&mut self, ops: &[Op], at: usize, memory: &Memory) -> usize {
+        let mut end = at;
+        let start = self.batch.writer.at();
+        let seq = self.batch.last_seq() + 1;
+        let writer = &mut self.batch.writer;
+        let keep = matches!(ops[at], Op::Keep(..));
+        let (kind, flags) = if keep { (message::NEW_ELEMENT, CREATE) } else { (message::DELETE_ELEMENT, 0) };
+        let open = writer.message(kind, flags, seq, family_number(self.family), 0);
+        writer.string(list::TABLE, TABLE);
+        writer.string(list::SET, &memory.map());
+        let items = writer.nest(list::ELEMENTS);
+        let list_start = writer.at();
+        while let Some(Op::Forget(same, client) | Op::Keep(same, client)) = ops.get(end)
+            && (same, matches!(ops[end], Op::Keep(..))) == (memory, keep)
+            && writer.at() - list_start < list::MOST_BYTES
+        {
+            write_client(writer, client, keep);
+            end += 1;
+        }
+        writer.close(items);
+        writer.end_message(open);
+        self.batch.messages.push((start..self.batch.writer.at(), at..end));
+        end
     }
 
     /// Writes the run of element operations of one kind on one set that starts at `at`; returns the

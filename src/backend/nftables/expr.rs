@@ -2,9 +2,9 @@
 //!
 //! Numbers are those of `include/uapi/linux/netfilter/nf_tables.h`.
 
-use crate::model::Family;
+use std::borrow::Cow;
 
-use super::names::Set;
+use crate::model::Family;
 
 /// A data register. Registers are named by their first 32-bit word; a concatenation fills words one
 /// after the other.
@@ -56,6 +56,12 @@ pub enum Load {
     CtState,
     /// The status of the connection, `enum ip_conntrack_status`.
     CtStatus,
+    /// The source of the connection's first packet, as it was sent.
+    OriginalSource(Family),
+    /// The destination of the connection's first packet, as it was sent.
+    OriginalDestination(Family),
+    /// The destination port of the connection's first packet, as it was sent.
+    OriginalPort,
     /// A random number from 0 to this, exclusive.
     Random(u16),
 }
@@ -92,11 +98,21 @@ pub enum Expr {
     StoreMark,
     /// Goes on only if the key is in the set; loads what it leads to.
     Lookup {
-        /// The set or map.
-        set: Set,
+        /// The name of the set or map.
+        set: Cow<'static, str>,
         /// Where the data goes; the verdict register makes it a verdict map.
         into: Option<Register>,
     },
+    /// Writes the key in [`Register::FIRST`] into a map, or renews it there; goes on only if the map
+    /// has it afterwards. What a known key leads to does not change.
+    Update {
+        /// The name of the map.
+        map: String,
+        /// Where the data is.
+        data: Register,
+    },
+    /// Counts the packet with a counter of this name.
+    Count(&'static str),
     /// Goes on only if the protocol is one that Services know: an anonymous set in the kernel.
     AnonymousProtocols,
     /// Rewrites the destination.

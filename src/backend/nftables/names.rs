@@ -5,10 +5,14 @@
 
 use std::fmt;
 
+use super::sticky::{remember_key, remember_name};
 use crate::model::{Family, Protocol};
 
 /// The name of our table, one per family.
 pub const TABLE: &str = "shunt";
+
+/// The counter of new connections whose client could not be remembered: the map was full.
+pub const NOT_REMEMBERED: &str = "not-remembered";
 
 /// Version of the shape of chains, sets and elements; part of the table's comment. A table of another
 /// version is replaced as a whole.
@@ -84,11 +88,15 @@ pub enum Set {
     NodeportEndpoints,
     /// Endpoint lists of `LocalNodeports`.
     LocalNodeportEndpoints,
+    /// Where it is written down which endpoint a new connection got: by its original destination, for
+    /// sticky frontends of these lists. One map a protocol: nft 1.0.6 loads `ct original proto-dst` in
+    /// a concatenation only behind a match of a single protocol.
+    Remember(Lists, Protocol),
 }
 
 impl Set {
     /// Every set, in the order in which they are made and listed.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 30] = [
         Self::NodeportIps,
         Self::ServiceCidrs,
         Self::ClusterIps,
@@ -107,6 +115,18 @@ impl Set {
         Self::LocalEndpoints,
         Self::NodeportEndpoints,
         Self::LocalNodeportEndpoints,
+        Self::Remember(Lists::Services, Protocol::Tcp),
+        Self::Remember(Lists::Services, Protocol::Udp),
+        Self::Remember(Lists::Services, Protocol::Sctp),
+        Self::Remember(Lists::LocalServices, Protocol::Tcp),
+        Self::Remember(Lists::LocalServices, Protocol::Udp),
+        Self::Remember(Lists::LocalServices, Protocol::Sctp),
+        Self::Remember(Lists::Nodeports, Protocol::Tcp),
+        Self::Remember(Lists::Nodeports, Protocol::Udp),
+        Self::Remember(Lists::Nodeports, Protocol::Sctp),
+        Self::Remember(Lists::LocalNodeports, Protocol::Tcp),
+        Self::Remember(Lists::LocalNodeports, Protocol::Udp),
+        Self::Remember(Lists::LocalNodeports, Protocol::Sctp),
     ];
 
     /// The name in the kernel.
@@ -131,6 +151,7 @@ impl Set {
             Self::LocalEndpoints => "local-endpoints",
             Self::NodeportEndpoints => "nodeport-endpoints",
             Self::LocalNodeportEndpoints => "local-nodeport-endpoints",
+            Self::Remember(lists, protocol) => remember_name(lists, protocol),
         }
     }
 
@@ -150,6 +171,7 @@ impl Set {
             Self::Nodeports | Self::LocalNodeports | Self::NoEndpointsNodeports => &[L4Proto, Port],
             Self::Endpoints | Self::LocalEndpoints => &[Destination, L4Proto, Port, Index],
             Self::NodeportEndpoints | Self::LocalNodeportEndpoints => &[L4Proto, Port, Index],
+            Self::Remember(lists, protocol) => remember_key(lists, protocol),
         }
     }
 
@@ -162,7 +184,8 @@ impl Set {
             | Self::Nodeports
             | Self::LocalNodeports
             | Self::NoEndpoints
-            | Self::NoEndpointsNodeports => Data::Verdict,
+            | Self::NoEndpointsNodeports
+            | Self::Remember(..) => Data::Verdict,
             Self::Endpoints
             | Self::LocalEndpoints
             | Self::NodeportEndpoints
@@ -225,7 +248,7 @@ impl Lists {
         }
     }
 
-    const fn prefix(self) -> &'static str {
+    pub(super) const fn prefix(self) -> &'static str {
         match self {
             Self::Services => "",
             Self::LocalServices => "local-",
@@ -252,7 +275,7 @@ impl Treatment {
     /// All of them, `Pick` first since the others lead to it.
     pub const ALL: [Self; 4] = [Self::Pick, Self::Cluster, Self::External, Self::Shortcut];
 
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Pick => "pick",
             Self::Cluster => "cluster",

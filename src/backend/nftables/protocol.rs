@@ -14,12 +14,16 @@ pub mod message {
     pub const DELETE_TABLE: u16 = NFTABLES + 2;
     /// `NFT_MSG_GETCHAIN`.
     pub const GET_CHAIN: u16 = NFTABLES + 4;
+    /// `NFT_MSG_DELCHAIN`.
+    pub const DELETE_CHAIN: u16 = NFTABLES + 5;
     /// `NFT_MSG_GETRULE`.
     pub const GET_RULE: u16 = NFTABLES + 7;
     /// `NFT_MSG_NEWSET`.
     pub const NEW_SET: u16 = NFTABLES + 9;
     /// `NFT_MSG_GETSET`.
     pub const GET_SET: u16 = NFTABLES + 10;
+    /// `NFT_MSG_DELSET`.
+    pub const DELETE_SET: u16 = NFTABLES + 11;
     /// `NFT_MSG_NEWSETELEM`.
     pub const NEW_ELEMENT: u16 = NFTABLES + 12;
     /// `NFT_MSG_GETSETELEM`.
@@ -28,6 +32,10 @@ pub mod message {
     pub const DELETE_ELEMENT: u16 = NFTABLES + 14;
     /// `NFT_MSG_GETGEN`.
     pub const GET_GENERATION: u16 = NFTABLES + 16;
+    /// `NFT_MSG_NEWOBJ`.
+    pub const NEW_OBJECT: u16 = NFTABLES + 18;
+    /// `NFT_MSG_GETOBJ`.
+    pub const GET_OBJECT: u16 = NFTABLES + 19;
     /// `NFNL_MSG_BATCH_BEGIN`.
     pub const BATCH_BEGIN: u16 = 16;
     /// `NFNL_MSG_BATCH_END`.
@@ -88,8 +96,13 @@ pub mod set {
     pub const DESCRIPTION: u16 = 9;
     /// The id by which a transaction refers to a set without a name yet.
     pub const ID: u16 = 10;
+    /// Milliseconds after which elements expire, 64 bits.
+    pub const TIMEOUT: u16 = 11;
     /// User data: what nft needs to list the set.
     pub const USER_DATA: u16 = 13;
+
+    /// How many elements there are; only newer kernels tell.
+    pub const COUNT: u16 = 20;
 
     /// `NFTA_SET_DESC_SIZE`.
     pub const DESCRIPTION_SIZE: u16 = 1;
@@ -104,6 +117,8 @@ pub mod set {
     pub const INTERVAL: u32 = 0x4;
     /// `NFT_SET_MAP`.
     pub const MAP: u32 = 0x8;
+    /// `NFT_SET_TIMEOUT | NFT_SET_EVAL`: elements expire, and rules write them.
+    pub const WRITTEN_BY_RULES: u32 = 0x10 | 0x20;
     /// `NFT_SET_CONCAT`.
     pub const CONCAT: u32 = 0x80;
 
@@ -111,6 +126,22 @@ pub mod set {
     pub const TYPE_VERDICT: u32 = 0xffff_ff00;
     /// The length of a verdict register.
     pub const VERDICT_LENGTH: u32 = 16;
+}
+
+/// Attributes of a stateful object (`enum nft_object_attributes`), of which we have counters.
+pub mod object {
+    /// The table's name.
+    pub const TABLE: u16 = 1;
+    /// The name.
+    pub const NAME: u16 = 2;
+    /// The type.
+    pub const TYPE: u16 = 3;
+    /// Nested: bytes (1) and packets (2) of a counter, 64 bits each.
+    pub const DATA: u16 = 4;
+    /// `NFTA_COUNTER_PACKETS`.
+    pub const PACKETS: u16 = 2;
+    /// `NFT_OBJECT_COUNTER`.
+    pub const COUNTER: u32 = 1;
 }
 
 /// Attributes of a message about elements (`enum nft_set_elem_list_attributes`).
@@ -138,6 +169,10 @@ pub mod element {
     pub const DATA: u16 = 2;
     /// Flags.
     pub const FLAGS: u16 = 3;
+    /// Milliseconds for which the element lives, where that is not the set's own; 64 bits.
+    pub const TIMEOUT: u16 = 4;
+    /// Milliseconds that are left of them, 64 bits.
+    pub const EXPIRATION: u16 = 5;
     /// User data: the comment.
     pub const USER_DATA: u16 = 6;
     /// Nested: the end of the range of a concatenation.

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::names::{Lists, ServiceChain, Set, Treatment};
 use super::statement::{Rule, Statement};
+use super::sticky::{Memory, StickyChain};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
-use crate::model::Family;
+use crate::model::{Family, Protocol};
 
 /// Where a base chain is tied to the packet's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Settings {
     /// Whether NodePorts answer on whatever address the kernel calls local, instead of on the
     /// addresses in [`Set::NodeportIps`].
     pub nodeports_anywhere: bool,
+    /// How many clients are remembered at most, for each list of a sticky ServicePort.
+    pub affinity_clients: u32,
 }
 
 impl Settings {
@@ -80,6 +83,7 @@ impl Settings {
             masquerade_all: config.masquerade_all,
             mark: config.masquerade_mark,
             nodeports_anywhere: config.node_port_addresses.matches_all(family),
+            affinity_clients: config.affinity_clients,
         }
     }
 }
@@ -124,11 +128,54 @@ pub fn service_chain(chain_name: ServiceChain, settings: &Settings) -> Chain {
             let otherwise = if size == 1 { Statement::Drop } else { goto(pick(1)) };
             vec![dnat, vec![otherwise]]
         }
-        Treatment::Cluster => vec![vec![jump("masquerade-foreign")], vec![goto(pick(size))]],
-        Treatment::External => vec![vec![Statement::SetMark(settings.mark)], vec![goto(pick(size))]],
-        Treatment::Shortcut => vec![vec![jump("masquerade-own")], vec![goto(pick(size))]],
+        treatment => vec![masquerade(treatment, settings), vec![goto(pick(size))]],
     };
     chain(chain_name.to_string(), rules)
+}
+
+/// What a chain does before anything else; nothing for [`Treatment::Pick`].
+fn masquerade(treatment: Treatment, settings: &Settings) -> Vec<Statement> {
+    match treatment {
+        Treatment::Pick => vec![],
+        Treatment::Cluster => vec![jump("masquerade-foreign")],
+        Treatment::External => vec![Statement::SetMark(settings.mark)],
+        Treatment::Shortcut => vec![jump("masquerade-own")],
+    }
+}
+
+/// The chain that the verdict of a sticky ServicePort leads to.
+#[must_use]
+pub fn sticky_chain(sticky: &StickyChain, settings: &Settings) -> Chain {
+    let mut rules = vec![masquerade(sticky.chain.treatment, settings)];
+    rules.retain(|rule| !rule.is_empty());
+    rules.extend([vec![jump(&sticky.memory.stick())], vec![goto(sticky.pick())]]);
+    chain(sticky.to_string(), rules)
+}
+
+/// The two chains of a memory. No anonymous set here: naming those is quadratic in their number.
+pub fn memory_chains(memory: &Memory) -> impl Iterator<Item = Chain> {
+    let protocol = || Statement::Protocol(memory.protocol);
+    let stick = vec![protocol(), Statement::DnatRemembered(memory.clone())];
+    let remember = vec![protocol(), Statement::Remember(memory.clone()), Statement::Return];
+    // A full map ends the first rule early: the connection goes on, its client is not remembered.
+    let remember = vec![remember, vec![Statement::CountNotRemembered]];
+    [chain(memory.stick(), vec![stick]), chain(memory.remember(), remember)].into_iter()
+}
+
+/// Leads new connections to the remember chain of their ServicePort.
+fn remember(name: &str, all: &[Lists]) -> Chain {
+    let mut rules = Vec::new();
+    for lists in all {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let mut rule = vec![Statement::Protocol(protocol)];
+            if matches!(lists, Lists::Nodeports | Lists::LocalNodeports) {
+                rule.push(Statement::OriginalIn(Set::NodeportIps));
+            }
+            rule.push(Statement::OriginalVerdict(Set::Remember(*lists, protocol)));
+            rules.push(rule);
+        }
+    }
+    chain(name, rules)
 }
 
 /// The chains to make for those that elements need: each with the chains it leads to itself, in the
@@ -148,7 +195,7 @@ pub fn with_prerequisites(needed: &BTreeSet<ServiceChain>) -> Vec<ServiceChain> 
 /// Every chain that is always there and has no hook, in the order in which they can be made.
 #[must_use]
 pub fn static_chains(settings: &Settings) -> Vec<Chain> {
-    use Statement::{Drop, In, Reject, RejectTcpReset, Return, SetMark, SourceIsLocal, Tcp, Verdict};
+    use Statement::{Drop, In, Reject, RejectTcpReset, Return, SetMark, SourceIsLocal, Verdict};
     let mark = settings.mark;
     let masquerade_foreign = match (&settings.foreign, settings.masquerade_all) {
         (_, true) => vec![vec![SetMark(mark)]],
@@ -177,17 +224,22 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
         chain(
             "allowed-or-drop",
             vec![
-                vec![In(Set::AllowedSources(crate::model::Protocol::Tcp)), Return],
-                vec![In(Set::AllowedSources(crate::model::Protocol::Udp)), Return],
-                vec![In(Set::AllowedSources(crate::model::Protocol::Sctp)), Return],
+                vec![In(Set::AllowedSources(Protocol::Tcp)), Return],
+                vec![In(Set::AllowedSources(Protocol::Udp)), Return],
+                vec![In(Set::AllowedSources(Protocol::Sctp)), Return],
                 vec![Drop],
             ],
         ),
         chain("source-ranges", vec![vec![In(Set::Restricted), goto("allowed-or-drop")]]),
-        chain("refuse", vec![vec![Tcp, RejectTcpReset], vec![Reject]]),
+        chain("refuse", vec![vec![Statement::Protocol(Protocol::Tcp), RejectTcpReset], vec![Reject]]),
         chain(
             "no-endpoints-verdict",
             vec![vec![Verdict(Set::NoEndpoints)], to_nodeport(Set::NoEndpointsNodeports)],
+        ),
+        remember("remember-inside", &[Lists::Services, Lists::Nodeports]),
+        remember(
+            "remember-outside",
+            &[Lists::LocalServices, Lists::Services, Lists::LocalNodeports, Lists::Nodeports],
         ),
         chain("unowned", vec![vec![In(Set::ClusterIps), goto("refuse")], vec![In(Set::ServiceCidrs), Drop]]),
     ]
@@ -198,8 +250,20 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
 pub fn base_chains(settings: &Settings) -> Vec<Chain> {
     use ChainType::{Filter, Nat};
     use Hook::{Forward, Input, Output, Postrouting, Prerouting};
-    use Statement::{ConnectionHasDnat, ConnectionIsNew, In, MarkIsSet, Masquerade};
+    use Statement::{ConnectionHasDnat, ConnectionIsNew, ConnectionIsUnconfirmed, In, MarkIsSet, Masquerade};
     let new = |chain: &str| vec![ConnectionIsNew, jump(chain)];
+    // The first packet of a connection, once its endpoint is known. A SYN that is sent again is new as
+    // well, but must not write down an endpoint that has gone meanwhile.
+    let first = |more: &[Statement], chain: &str| {
+        let first = [ConnectionIsNew, ConnectionHasDnat, ConnectionIsUnconfirmed];
+        [&first[..], more, &[goto(chain)]].concat()
+    };
+    let remember = match &settings.foreign {
+        Some(foreign) => {
+            vec![first(std::slice::from_ref(foreign), "remember-outside"), first(&[], "remember-inside")]
+        }
+        None => vec![first(&[], "remember-outside")],
+    };
     let prerouting = match &settings.foreign {
         Some(foreign) => vec![vec![foreign.clone(), goto("dispatch-outside")], vec![goto("dispatch-inside")]],
         None => vec![vec![goto("dispatch-outside")]],
@@ -212,6 +276,8 @@ pub fn base_chains(settings: &Settings) -> Vec<Chain> {
         base("filter-output", Filter, Output, -90, vec![new("no-endpoints-verdict"), new("unowned")]),
         base("nat-prerouting", Nat, Prerouting, -100, prerouting),
         base("nat-output", Nat, Output, -100, vec![vec![goto("dispatch-inside")]]),
+        base("remember-prerouting", Filter, Prerouting, -99, remember),
+        base("remember-output", Filter, Output, -99, vec![first(&[], "remember-inside")]),
         base(
             "nat-postrouting",
             Nat,

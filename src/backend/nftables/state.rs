@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use super::codec::{Item, SetIdentity, net_between, previous_address, read_comment, read_item, read_size};
+use super::codec::{
+    Item, SetIdentity, net_between, previous_address, read_comment, read_item, read_map, read_size,
+};
 use super::connection::Connection;
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{ServiceChain, Set, TABLE, table_comment};
 use super::protocol::{chain as chain_attribute, list, message, rule, set, table};
-use super::ruleset::{Chain, ChainType, Settings, base_chains, service_chain, static_chains};
+use super::ruleset::{
+    Chain, ChainType, Settings, base_chains, memory_chains, service_chain, static_chains, sticky_chain,
+};
+use super::sticky::{MapState, Memory, Objects, StickyChain};
 use super::wire;
 use crate::model::Family;
 use crate::netlink::{Attributes, family_number};
@@ -22,7 +27,7 @@ pub enum Installed {
     /// There is one, but not as it should be; it has to be replaced. Says why.
     Unfit(String),
     /// It is ours and in order, apart from elements.
-    Fit(Table),
+    Fit(Box<Table>),
 }
 
 /// A table in order.
@@ -34,8 +39,25 @@ pub struct Table {
     pub chains: BTreeSet<ServiceChain>,
     /// The most elements a set takes, for sets that have a limit.
     pub sizes: BTreeMap<Set, u32>,
+    /// What there is for sticky ServicePorts.
+    pub sticky: Objects,
     /// All elements.
     pub elements: Vec<Element>,
+}
+
+/// The chains of a table that are there on behalf of Services.
+#[derive(Debug, Default)]
+struct Chains {
+    service: BTreeSet<ServiceChain>,
+    sticky: BTreeSet<StickyChain>,
+    memories: BTreeSet<Memory>,
+}
+
+/// The sets of a table, as far as they differ from one to the next.
+#[derive(Debug, Default)]
+struct Sets {
+    sizes: BTreeMap<Set, u32>,
+    maps: BTreeMap<Memory, MapState>,
 }
 
 /// Who may change a table.
@@ -129,10 +151,13 @@ fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Ins
         Ok(chains) => chains,
         Err(why) => return Ok(Installed::Unfit(why)),
     };
-    let sizes = match read_sets(connection, family)? {
-        Ok(sizes) => sizes,
+    let sets = match read_sets(connection, family)? {
+        Ok(sets) => sets,
         Err(why) => return Ok(Installed::Unfit(why)),
     };
+    if let Some(memory) = sets.maps.keys().find(|memory| !chains.memories.contains(memory)) {
+        return Ok(Installed::Unfit(format!("the chains of map {} are missing", memory.map())));
+    }
     let mut elements = Vec::new();
     for set in Set::ALL {
         if !read_elements(connection, set, family, &mut elements)? {
@@ -141,25 +166,30 @@ fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Ins
         }
     }
     let held_by = head.held_by(connection.port());
-    Ok(Installed::Fit(Table { held_by, chains, sizes, elements }))
+    let sticky = Objects::read(sets.maps, chains.sticky, chains.memories, &elements);
+    let (chains, sizes) = (chains.service, sets.sizes);
+    Ok(Installed::Fit(Box::new(Table { held_by, chains, sizes, sticky, elements })))
 }
 
-/// Compares chains and rules with what they should be; the service chains that are there.
-fn read_chains(
-    connection: &mut Connection,
-    settings: &Settings,
-) -> io::Result<Result<BTreeSet<ServiceChain>, String>> {
+/// Compares chains and rules with what they should be; the chains that are there for Services.
+fn read_chains(connection: &mut Connection, settings: &Settings) -> io::Result<Result<Chains, String>> {
     let mut found = chain_heads(connection, settings.family)?;
     let mut rules = rule_texts(connection, settings.family)?;
-    let mut service_chains = BTreeSet::new();
+    let mut chains = Chains::default();
     let mut expected: Vec<Chain> = static_chains(settings);
     expected.extend(base_chains(settings));
     for name in found.keys() {
         if let Some(chain) = ServiceChain::parse(name) {
-            service_chains.insert(chain);
+            chains.service.insert(chain);
             expected.push(service_chain(chain, settings));
+        } else if let Some(chain) = StickyChain::parse(name) {
+            expected.push(sticky_chain(&chain, settings));
+            chains.sticky.insert(chain);
+        } else if let Some(memory) = Memory::of_chain(name) {
+            chains.memories.insert(memory);
         }
     }
+    expected.extend(chains.memories.iter().flat_map(memory_chains));
     for chain in expected {
         let head = found.remove(&chain.name);
         if head != Some(base_text(&chain)) {
@@ -178,7 +208,7 @@ fn read_chains(
     }
     match found.into_keys().next() {
         Some(stranger) => Ok(Err(format!("chain {stranger} is not shunt's"))),
-        None => Ok(Ok(service_chains)),
+        None => Ok(Ok(chains)),
     }
 }
 
@@ -249,9 +279,9 @@ fn expected_texts(chain: &Chain, family: Family) -> Vec<String> {
     chain.rules.iter().map(&mut text).collect()
 }
 
-/// Compares the sets with what they should be; their sizes.
-fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<BTreeMap<Set, u32>, String>> {
-    let mut sizes = BTreeMap::new();
+/// Compares the sets with what they should be; what differs from one to the next.
+fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<Sets, String>> {
+    let mut sets = Sets::default();
     let mut missing: BTreeSet<Set> = Set::ALL.into();
     let mut wrong = None;
     connection.dump(
@@ -265,7 +295,13 @@ fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<B
             match Set::from_name(name) {
                 Some(found) if SetIdentity::read(attributes) == SetIdentity::of(found, family) => {
                     missing.remove(&found);
-                    sizes.extend(read_size(attributes).map(|size| (found, size)));
+                    sets.sizes.extend(read_size(attributes).map(|size| (found, size)));
+                }
+                None if SetIdentity::read(attributes) == SetIdentity::of_map(family) => {
+                    match Memory::of_map(name).zip(read_map(attributes)) {
+                        Some((memory, state)) => _ = sets.maps.insert(memory, state),
+                        None => wrong = Some(format!("map {name} is not shunt's")),
+                    }
                 }
                 None if anonymous => {}
                 _ => wrong = Some(format!("set {name} is not shunt's")),
@@ -273,7 +309,7 @@ fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<B
         },
     )?;
     let missing = missing.first().map(|set| format!("set {} is missing", set.name()));
-    Ok(wrong.or(missing).map_or(Ok(sizes), Err))
+    Ok(wrong.or(missing).map_or(Ok(sets), Err))
 }
 
 /// Reads the elements of a set; false if one of them is nothing that shunt writes.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::expr::{Compare, Expr, Load, Register};
-use super::names::{Field, Set, TARGET_FIELDS, family_word};
-use crate::model::Family;
+use super::names::{Field, NOT_REMEMBERED, Set, TARGET_FIELDS, family_word};
+use super::sticky::{MEMORY_KEY, Memory};
+use crate::model::{Family, Protocol};
 
 /// `IFNAMSIZ`: an interface name is compared with its padding.
 const INTERFACE_NAME: usize = 16;
@@ -28,14 +29,20 @@ pub enum Statement {
     DestinationIsLocal,
     /// `meta l4proto { tcp, udp, sctp }`.
     ServiceProtocol,
-    /// `meta l4proto tcp`.
-    Tcp,
+    /// `meta l4proto tcp`, `udp`, `sctp`.
+    Protocol(Protocol),
     /// `KEY @set`: the packet is in the set.
     In(Set),
     /// `ct state new`.
     ConnectionIsNew,
     /// `ct status dnat`.
     ConnectionHasDnat,
+    /// `ct status ! confirmed`: this is the connection's first packet.
+    ConnectionIsUnconfirmed,
+    /// `ct original ip daddr @set`: the destination that the client dialled is in the set.
+    OriginalIn(Set),
+    /// `ct original KEY vmap @map`, by the destination that the client dialled.
+    OriginalVerdict(Set),
     /// `meta mark & MARK != 0`.
     MarkIsSet(u32),
     /// `meta mark set meta mark | MARK`.
@@ -46,6 +53,12 @@ pub enum Statement {
     Verdict(Set),
     /// `dnat ip to KEY . numgen random mod SIZE map @map`.
     Dnat(Set, u16),
+    /// `dnat ip to ip saddr map @affinity-…`.
+    DnatRemembered(Memory),
+    /// `update @affinity-… { ct original ip saddr : ip daddr . th dport }`.
+    Remember(Memory),
+    /// `counter name "not-remembered"`.
+    CountNotRemembered,
     /// `masquerade fully-random`.
     Masquerade,
     /// `jump CHAIN`.
@@ -79,10 +92,15 @@ impl Statement {
             Self::SourceIsLocal => "fib saddr type local".into(),
             Self::DestinationIsLocal => "fib daddr type local".into(),
             Self::ServiceProtocol => "meta l4proto { tcp, udp, sctp }".into(),
-            Self::Tcp => "meta l4proto tcp".into(),
+            Self::Protocol(protocol) => format!("meta l4proto {protocol}"),
             Self::In(set) => format!("{} @{}", key_text(set.key(), family), set.name()),
             Self::ConnectionIsNew => "ct state new".into(),
             Self::ConnectionHasDnat => "ct status dnat".into(),
+            Self::ConnectionIsUnconfirmed => "ct status ! confirmed".into(),
+            Self::OriginalIn(set) => format!("{} @{}", original_text(set.key(), family), set.name()),
+            Self::OriginalVerdict(map) => {
+                format!("{} vmap @{}", original_text(map.key(), family), map.name())
+            }
             Self::MarkIsSet(mark) => format!("meta mark & {mark:#010x} != 0"),
             Self::SetMark(mark) => format!("meta mark set meta mark | {mark:#010x}"),
             Self::ClearMark(mark) => format!("meta mark set meta mark ^ {mark:#010x}"),
@@ -91,6 +109,15 @@ impl Statement {
                 let key = key_text(map.key(), family).replace("mod 65536", &format!("mod {size}"));
                 format!("dnat {ip} to {key} map @{}", map.name())
             }
+            Self::DnatRemembered(memory) => {
+                format!("dnat {ip} to {} map @{}", key_text(MEMORY_KEY, family), memory.map())
+            }
+            Self::Remember(memory) => {
+                let port = Field::PortOf(memory.protocol).text(family);
+                let map = memory.map();
+                format!("update @{map} {{ ct original {ip} saddr : {ip} daddr . {port} }}")
+            }
+            Self::CountNotRemembered => format!("counter name \"{NOT_REMEMBERED}\""),
             Self::Masquerade => "masquerade fully-random".into(),
             Self::Jump(chain) => format!("jump {chain}"),
             Self::Goto(chain) => format!("goto {chain}"),
@@ -110,39 +137,47 @@ impl Statement {
             Self::InterfaceIsNot(name) => {
                 let mut bytes = name.as_bytes().to_vec();
                 bytes.resize(INTERFACE_NAME, 0);
-                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
+                interface_is_not(bytes, out);
             }
-            Self::InterfaceStartsNot(prefix) => {
-                let bytes = prefix.as_bytes().to_vec();
-                out.extend([Expr::Load(Load::Interface, reg1), Expr::Cmp(Compare::NotEqual, bytes)]);
-            }
+            Self::InterfaceStartsNot(prefix) => interface_is_not(prefix.as_bytes().to_vec(), out),
             Self::SourceIsLocal => out.extend([Expr::FibType { source: true }, Expr::local_type()]),
             Self::DestinationIsLocal => out.extend([Expr::FibType { source: false }, Expr::local_type()]),
             Self::ServiceProtocol => {
                 out.extend([Expr::Load(Load::L4Proto, reg1), Expr::AnonymousProtocols]);
             }
-            Self::Tcp => {
-                out.extend([Expr::Load(Load::L4Proto, reg1), Expr::Cmp(Compare::Equal, vec![6])]);
+            Self::Protocol(protocol) => {
+                let number = vec![protocol.number()];
+                out.extend([Expr::Load(Load::L4Proto, reg1), Expr::Cmp(Compare::Equal, number)]);
             }
             Self::In(set) => {
                 load_key(set.key(), 0, family, out);
-                out.push(Expr::Lookup { set: *set, into: None });
+                out.push(Expr::Lookup { set: set.name().into(), into: None });
             }
             Self::ConnectionIsNew => out.extend(bit_is_set(Load::CtState, 8)),
             Self::ConnectionHasDnat => out.extend(bit_is_set(Load::CtStatus, 32)),
+            Self::ConnectionIsUnconfirmed => {
+                let [load, mask, _] = bit_is_set(Load::CtStatus, 8);
+                out.extend([load, mask, Expr::Cmp(Compare::Equal, vec![0; 4])]);
+            }
+            Self::OriginalIn(set) => original(*set, None, family, out),
+            Self::OriginalVerdict(map) => original(*map, Some(Register::VERDICT), family, out),
             Self::MarkIsSet(mark) => out.extend(bit_is_set(Load::Mark, *mark)),
             Self::SetMark(mark) => out.extend(change_mark(!mark, *mark)),
             Self::ClearMark(mark) => out.extend(change_mark(!0, *mark)),
             Self::Verdict(map) => {
                 load_key(map.key(), 0, family, out);
-                out.push(Expr::Lookup { set: *map, into: Some(Register::VERDICT) });
+                out.push(Expr::Lookup { set: map.name().into(), into: Some(Register::VERDICT) });
             }
             Self::Dnat(map, size) => {
                 load_key(map.key(), *size, family, out);
-                out.push(Expr::Lookup { set: *map, into: Some(reg1) });
-                let port = reg1.after(Field::Destination.len(family));
-                out.push(Expr::Dnat { family, address: reg1, port });
+                dnat_to(map.name().into(), family, out);
             }
+            Self::DnatRemembered(memory) => {
+                load_key(MEMORY_KEY, 0, family, out);
+                dnat_to(memory.map().into(), family, out);
+            }
+            Self::Remember(memory) => remember(memory, family, out),
+            Self::CountNotRemembered => out.push(Expr::Count(NOT_REMEMBERED)),
             Self::Masquerade => out.push(Expr::Masquerade),
             Self::Jump(chain) => out.push(Expr::Jump(chain.clone())),
             Self::Goto(chain) => out.push(Expr::Goto(chain.clone())),
@@ -183,6 +218,57 @@ pub(super) fn key_text(fields: &[Field], family: Family) -> String {
 /// The fields that a `Data::Target` consists of, in nft syntax.
 pub(super) fn target_text(family: Family) -> String {
     key_text(TARGET_FIELDS, family)
+}
+
+/// The same of the connection's first packet, as it was sent.
+fn original_text(fields: &[Field], family: Family) -> String {
+    let text = |field: &Field| match field {
+        Field::PortOf(_) => "ct original proto-dst".into(),
+        field => format!("ct original {}", field.text(family)),
+    };
+    fields.iter().map(text).collect::<Vec<_>>().join(" . ")
+}
+
+/// Looks the loaded key up and sends the packet where it leads.
+fn dnat_to(map: std::borrow::Cow<'static, str>, family: Family, out: &mut Vec<Expr>) {
+    let address = Register::FIRST;
+    out.push(Expr::Lookup { set: map, into: Some(address) });
+    out.push(Expr::Dnat { family, address, port: address.after(Field::Destination.len(family)) });
+}
+
+/// Writes down the client and where its connection goes.
+fn remember(memory: &Memory, family: Family, out: &mut Vec<Expr>) {
+    let key = Register::FIRST;
+    out.push(Expr::Load(Load::OriginalSource(family), key));
+    let data = key.after(Field::Source.len(family));
+    let length = Field::Destination.len(family);
+    out.push(Expr::Load(Load::Destination(family, length), data));
+    out.push(Expr::Load(Load::DestinationPort, data.after(length)));
+    out.push(Expr::Update { map: memory.map(), data });
+}
+
+fn interface_is_not(name: Vec<u8>, out: &mut Vec<Expr>) {
+    out.extend([Expr::Load(Load::Interface, Register::FIRST), Expr::Cmp(Compare::NotEqual, name)]);
+}
+
+/// Looks up what the client dialled.
+fn original(set: Set, into: Option<Register>, family: Family, out: &mut Vec<Expr>) {
+    load_original(set.key(), family, out);
+    out.push(Expr::Lookup { set: set.name().into(), into });
+}
+
+/// Loads the fields of a key as they were when the connection's first packet was sent.
+fn load_original(fields: &[Field], family: Family, out: &mut Vec<Expr>) {
+    let mut register = Register::FIRST;
+    for field in fields {
+        let load = match field {
+            Field::Source => Load::OriginalSource(family),
+            Field::Destination => Load::OriginalDestination(family),
+            _ => Load::OriginalPort,
+        };
+        out.push(Expr::Load(load, register));
+        register = register.after(field.len(family));
+    }
 }
 
 /// Loads the fields of a key one after the other from register 1 on; `size` bounds the index field.

@@ -8,6 +8,7 @@ use super::names::{ServiceChain, Set};
 use super::ruleset::{
     Chain, Settings, base_chains, service_chain, static_chains, with_prerequisites, with_spares,
 };
+use super::sticky::{Asked, Objects};
 use super::transaction::{Op, Transaction, element_ops};
 use crate::desired::Owner;
 use crate::diff::{Change, Plan, RowRef};
@@ -43,8 +44,13 @@ impl Step {
     }
 
     /// Adds the element operations of `changes`: everything that goes, then everything that comes, so
-    /// that what moves from one Service to another is never there twice.
-    fn add_changes(&mut self, changes: &[Change]) {
+    /// that what moves from one Service to another is never there twice. Before them what sticky
+    /// ServicePorts need beside what is `there`.
+    fn add_changes(&mut self, changes: &[Change], settings: &Settings, there: &Objects) {
+        let mut asked = Asked::default();
+        for change in changes {
+            self.push_owned(there.missing(change, settings, &mut asked).into_iter(), &change.owner);
+        }
         let mut adds = Vec::new();
         let mut come = Vec::new();
         for change in changes {
@@ -107,9 +113,9 @@ fn weight(change: &Change) -> usize {
 
 /// The element operations of a run of changes.
 #[must_use]
-pub fn element_step(settings: &Settings, plan: &Plan, run: Range<usize>) -> Step {
+pub fn element_step(settings: &Settings, plan: &Plan, run: Range<usize>, there: &Objects) -> Step {
     let mut step = Step::shared(settings, Vec::new());
-    step.add_changes(&plan.changes[run]);
+    step.add_changes(&plan.changes[run], settings, there);
     step
 }
 
@@ -129,8 +135,9 @@ pub fn needed_chains(plan: &Plan) -> BTreeSet<ServiceChain> {
         if let Some(row) = &change.after {
             super::element::verdicts(row, &mut elements);
         }
-        needed.extend(elements.iter().filter_map(|element| match element.data {
-            ElementData::Chain(chain) => Some(chain),
+        needed.extend(elements.iter().filter_map(|element| match &element.data {
+            ElementData::Chain(chain) => Some(*chain),
+            ElementData::Sticky(sticky) => Some(sticky.pick()),
             _ => None,
         }));
     }
@@ -155,6 +162,7 @@ pub fn skeleton(settings: &Settings, plan: &Plan, owned: bool) -> Skeleton {
     let chains = with_prerequisites(&with_spares(&needed_chains(plan)));
     let mut ops = vec![Op::AddTable { owned }];
     ops.extend(Set::ALL.into_iter().map(|set| Op::AddSet(set, sizes.get(&set).copied())));
+    ops.push(Op::AddCounter);
     ops.extend(static_chains(settings).into_iter().map(Op::AddChain));
     ops.extend(chains.iter().map(|chain| Op::AddChain(service_chain(*chain, settings))));
     Skeleton { ops, chains: chains.into_iter().collect(), sizes }
@@ -220,6 +228,7 @@ mod tests {
             masquerade_all: false,
             mark: 0x4000,
             nodeports_anywhere: false,
+            affinity_clients: 100_000,
         }
     }
 
@@ -269,7 +278,7 @@ mod tests {
         ];
         for (what, before, after, expected) in table {
             let plan = Plan { family: Family::V4, changes: vec![change(*before, *after)] };
-            let text = element_step(&settings(), &plan, 0..1).transaction.to_string();
+            let text = element_step(&settings(), &plan, 0..1, &Objects::default()).transaction.to_string();
             let lines: Vec<String> = text.lines().map(|line| line.replace("element ip shunt ", "")).collect();
             assert_eq!(lines, *expected, "{what}");
         }
@@ -293,7 +302,7 @@ mod tests {
     fn operations_know_their_owner() {
         let plan =
             Plan { family: Family::V4, changes: vec![change(Some("a"), Some("b")), change(None, Some("a"))] };
-        let step = element_step(&settings(), &plan, 0..2);
+        let step = element_step(&settings(), &plan, 0..2, &Objects::default());
         assert!((0..step.transaction.ops.len()).all(|op| step.owner(op).is_some()), "{step:?}");
         assert_eq!(step.owner(step.transaction.ops.len()), None);
     }

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::codec::Client;
 use super::element::{Element, ElementData, ElementKey};
-use super::names::{Data, Set, TABLE, family_word};
+use super::names::{Data, NOT_REMEMBERED, Set, TABLE, family_word};
 use super::ruleset::{Chain, ChainType, Hook};
 use super::statement::{Rule, key_text, target_text};
+use super::sticky::{MEMORY_KEY, MapState, Memory};
 use crate::diff::{Change, RowRef, merge};
 use crate::model::Family;
 use crate::policy::exposure::FrontendAddress;
@@ -26,6 +28,19 @@ pub enum Op {
     AddSet(Set, Option<u32>),
     /// Makes a chain, with its rules.
     AddChain(Chain),
+    /// Deletes a chain to which nothing leads.
+    DeleteChain(String),
+    /// Makes the counter of connections whose client is not remembered.
+    AddCounter,
+    /// Makes the map of a memory, or changes how long entries last and how many there may be; a size
+    /// of 0 leaves that to the kernel.
+    AddMap(Memory, MapState),
+    /// Deletes the map of a memory that no rule uses.
+    DeleteMap(Memory),
+    /// Deletes the entry of a client.
+    Forget(Memory, Client),
+    /// Adds the entry of a client.
+    Keep(Memory, Client),
     /// Deletes an element.
     DeleteElement(Element),
     /// Adds an element.
@@ -92,6 +107,17 @@ impl fmt::Display for Transaction {
                 }
                 Op::AddSet(set, size) => writeln!(f, "add {}", set_text(*set, *size, family))?,
                 Op::AddChain(chain) => write_chain(f, chain, family)?,
+                Op::DeleteChain(name) => writeln!(f, "delete chain {ip} {TABLE} {name}")?,
+                Op::AddCounter => writeln!(f, "add counter {ip} {TABLE} {NOT_REMEMBERED}")?,
+                Op::AddMap(memory, state) => writeln!(f, "add {}", memory_text(memory, *state, family))?,
+                Op::DeleteMap(memory) => writeln!(f, "delete map {ip} {TABLE} {}", memory.map())?,
+                Op::Forget(memory, client) => {
+                    writeln!(f, "delete element {ip} {TABLE} {} {{ {} }}", memory.map(), client.address)?;
+                }
+                Op::Keep(memory, Client { address, endpoint: (to, port), left, .. }) => {
+                    let (name, what) = (memory.map(), format!("{address} expires {left}ms : {to} . {port}"));
+                    writeln!(f, "add element {ip} {TABLE} {name} {{ {what} }}")?;
+                }
                 Op::DeleteElement(element) => {
                     let (name, key) = (element.set.name(), element_key(element));
                     writeln!(f, "delete element {ip} {TABLE} {name} {{ {key} }}")?;
@@ -119,6 +145,15 @@ fn set_text(set: Set, size: Option<u32>, family: Family) -> String {
     format!("{keyword} {ip} {TABLE} {name} {{ typeof {key}{leads_to};{flags}{size} }}")
 }
 
+fn memory_text(memory: &Memory, state: MapState, family: Family) -> String {
+    let size = if state.size == 0 { String::new() } else { format!(" size {};", state.size) };
+    let (ip, name, key) = (family_word(family), memory.map(), key_text(MEMORY_KEY, family));
+    let (target, seconds) = (target_text(family), state.seconds);
+    format!(
+        "map {ip} {TABLE} {name} {{ typeof {key} : {target}; flags dynamic,timeout; timeout {seconds}s;{size} }}"
+    )
+}
+
 fn write_chain(f: &mut fmt::Formatter<'_>, chain: &Chain, family: Family) -> fmt::Result {
     let ip = family_word(family);
     let base = chain.base.map_or_else(String::new, |(kind, hook, priority)| {
@@ -143,9 +178,11 @@ fn write_chain(f: &mut fmt::Formatter<'_>, chain: &Chain, family: Family) -> fmt
 /// The element in nft syntax: `KEY comment "..." : DATA`.
 fn element_text(element: &Element) -> String {
     let comment = element.comment.as_ref().map_or_else(String::new, |text| format!(" comment \"{text}\""));
-    let data = match element.data {
+    let data = match &element.data {
         ElementData::None => String::new(),
         ElementData::Chain(chain) => format!(" : goto {chain}"),
+        ElementData::Sticky(chain) => format!(" : goto {chain}"),
+        ElementData::Remember(memory) => format!(" : goto {}", memory.remember()),
         ElementData::Refuse => " : goto refuse".into(),
         ElementData::Drop => " : drop".into(),
         ElementData::Target(address, port) => format!(" : {address} . {port}"),
@@ -164,6 +201,7 @@ fn element_key(element: &Element) -> String {
         ElementKey::Pair(ip) => format!("{ip} . {ip}"),
         ElementKey::Range(net) => net.to_string(),
         ElementKey::Frontend(f) => format!("{}{} . {}", address(f.address), f.protocol, f.port),
+        ElementKey::Original(f) => format!("{}{}", address(f.address), f.port),
         ElementKey::Slot(f, index) => format!("{}{} . {} . {index}", address(f.address), f.protocol, f.port),
         ElementKey::Source(f, net) => format!("{}{} . {net}", address(f.address), f.port),
     }

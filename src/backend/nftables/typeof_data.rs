@@ -4,7 +4,7 @@
 //! are those of libnftnl's `udata.h` and of nft's `enum expr_types`. The tests hold the bytes that
 //! nft 1.0.6 itself stored for the same sets.
 
-use super::names::{Data, Field, Set, TARGET_FIELDS};
+use super::names::{Data, Field, TARGET_FIELDS};
 use crate::model::{Family, Protocol};
 
 /// `NFTNL_UDATA_SET_KEYBYTEORDER` and `_DATABYTEORDER`: 0 for concatenations, 2 for network order.
@@ -26,17 +26,17 @@ const EXPR_META: u32 = 9;
 const EXPR_CONCAT: u32 = 13;
 const EXPR_NUMGEN: u32 = 23;
 
-/// The user data of one of our sets.
+/// The user data of a set with this key and data.
 #[must_use]
-pub fn set_user_data(set: Set, family: Family) -> Vec<u8> {
+pub fn set_user_data(key: &[Field], data: Data, family: Family) -> Vec<u8> {
     let order = |fields: &[Field]| if fields.len() == 1 { 2 } else { 0 };
     let mut out = Vec::new();
-    put_number(&mut out, KEY_BYTE_ORDER, order(set.key()));
-    if set.data() != Data::None {
+    put_number(&mut out, KEY_BYTE_ORDER, order(key));
+    if data != Data::None {
         put_number(&mut out, DATA_BYTE_ORDER, 0);
     }
-    put(&mut out, KEY_TYPEOF, &typeof_fields(set.key(), family));
-    match set.data() {
+    put(&mut out, KEY_TYPEOF, &typeof_fields(key, family));
+    match data {
         Data::None => return out,
         Data::Verdict => put(&mut out, DATA_TYPEOF, &expression(EXPR_VERDICT, &[])),
         Data::Target => put(&mut out, DATA_TYPEOF, &typeof_fields(TARGET_FIELDS, family)),
@@ -108,6 +108,7 @@ pub(super) fn put(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Set;
     use super::*;
 
     /// From `NFT_MSG_GETSET` after `nft -f ruleset.nft` with nft 1.0.6 on Linux 6.18.
@@ -136,7 +137,7 @@ mod tests {
                     .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
                     .collect()
             };
-            assert_eq!(set_user_data(set, family), bytes_of(bytes), "{set:?}");
+            assert_eq!(set_user_data(set.key(), set.data(), family), bytes_of(bytes), "{set:?}");
         }
     }
 }

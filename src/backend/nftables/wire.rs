@@ -16,6 +16,7 @@ use nftnl::{MsgType, NlMsg, ProtoFamily};
 
 use super::expr::{Compare, Expr, Load, Register};
 use super::names::TABLE;
+use super::protocol::object;
 use super::ruleset::{Chain, ChainType, Hook};
 use crate::model::Family;
 use crate::netlink::{APPEND, CREATE, REQUEST};
@@ -47,6 +48,8 @@ impl Scratch {
         let start = out.len();
         out.extend(self.0.iter().take(length.div_ceil(8)).flat_map(|word| word.to_ne_bytes()));
         out.truncate(start + length.next_multiple_of(4));
+        // Padding is not written: it must not show what an earlier message had there.
+        self.0.iter_mut().take(length.div_ceil(8)).for_each(|word| *word = 0);
         let append = if second[0] == NEW_RULE { APPEND } else { 0 };
         out[start + 6..start + 8].copy_from_slice(&(REQUEST | CREATE | append).to_ne_bytes());
     }
@@ -270,27 +273,29 @@ impl Expression for Numbered<'_> {
             Expr::Lookup { set, into } => {
                 let raw = Raw::new(c"lookup")
                     .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
-                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name())
+                    .text(sys::NFTNL_EXPR_LOOKUP_SET, set)
                     .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0);
                 match into {
                     Some(register) => raw.register(sys::NFTNL_EXPR_LOOKUP_DREG, *register),
                     None => raw,
                 }
             }
+            Expr::Update { map, data } => Raw::new(c"dynset")
+                .number(sys::NFTNL_EXPR_DYNSET_OP, 1) // NFT_DYNSET_OP_UPDATE
+                .register(sys::NFTNL_EXPR_DYNSET_SREG_KEY, first)
+                .register(sys::NFTNL_EXPR_DYNSET_SREG_DATA, *data)
+                // that of the map, as the kernel reports it
+                .data(sys::NFTNL_EXPR_DYNSET_TIMEOUT, &0_u64.to_ne_bytes())
+                .text(sys::NFTNL_EXPR_DYNSET_SET_NAME, map),
+            Expr::Count(name) => Raw::new(c"objref")
+                .number(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, object::COUNTER)
+                .text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name),
             Expr::AnonymousProtocols => Raw::new(c"lookup")
                 .register(sys::NFTNL_EXPR_LOOKUP_SREG, first)
                 .text(sys::NFTNL_EXPR_LOOKUP_SET, ANONYMOUS_SET)
                 .number(sys::NFTNL_EXPR_LOOKUP_FLAGS, 0)
                 .number(sys::NFTNL_EXPR_LOOKUP_SET_ID, self.anonymous_set),
-            Expr::Dnat { family, address, port } => Raw::new(c"nat")
-                .number(sys::NFTNL_EXPR_NAT_TYPE, 1) // NFT_NAT_DNAT
-                .number(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(proto_family(*family) as u16))
-                .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, *address)
-                .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, *address)
-                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, *port)
-                .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, *port)
-                // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED, as the kernel reports it
-                .number(sys::NFTNL_EXPR_NAT_FLAGS, 3),
+            Expr::Dnat { family, address, port } => dnat(*family, *address, *port),
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY
             Expr::Masquerade => Raw::new(c"masq").number(sys::NFTNL_EXPR_MASQ_FLAGS, 16),
             Expr::Jump(chain) => verdict(NFT_JUMP, Some(chain)),
@@ -330,6 +335,18 @@ fn verdict(code: i32, chain: Option<&str>) -> Raw {
     }
 }
 
+fn dnat(family: Family, address: Register, port: Register) -> Raw {
+    Raw::new(c"nat")
+        .number(sys::NFTNL_EXPR_NAT_TYPE, 1) // NFT_NAT_DNAT
+        .number(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(proto_family(family) as u16))
+        .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, address)
+        .register(sys::NFTNL_EXPR_NAT_REG_ADDR_MAX, address)
+        .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, port)
+        .register(sys::NFTNL_EXPR_NAT_REG_PROTO_MAX, port)
+        // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED, as the kernel reports it
+        .number(sys::NFTNL_EXPR_NAT_FLAGS, 3)
+}
+
 fn load_expr(load: Load, register: Register) -> Raw {
     let payload = |base: u32, offset: u32, length: u32| {
         Raw::new(c"payload")
@@ -344,6 +361,7 @@ fn load_expr(load: Load, register: Register) -> Raw {
     let ct = |key: u32| {
         Raw::new(c"ct").number(sys::NFTNL_EXPR_CT_KEY, key).register(sys::NFTNL_EXPR_CT_DREG, register)
     };
+    let original = |key: u32| ct(key).byte(sys::NFTNL_EXPR_CT_DIR, 0); // IP_CT_DIR_ORIGINAL
     // Payload bases: 1 is NFT_PAYLOAD_NETWORK_HEADER, 2 NFT_PAYLOAD_TRANSPORT_HEADER.
     match load {
         Load::Source(Family::V4, bytes) => payload(1, 12, bytes),
@@ -354,8 +372,13 @@ fn load_expr(load: Load, register: Register) -> Raw {
         Load::L4Proto => meta(16),  // NFT_META_L4PROTO
         Load::Interface => meta(6), // NFT_META_IIFNAME
         Load::Mark => meta(META_MARK),
-        Load::CtState => ct(0),  // NFT_CT_STATE
-        Load::CtStatus => ct(2), // NFT_CT_STATUS
+        Load::CtState => ct(0),                                // NFT_CT_STATE
+        Load::CtStatus => ct(2),                               // NFT_CT_STATUS
+        Load::OriginalSource(Family::V4) => original(19),      // NFT_CT_SRC_IP
+        Load::OriginalSource(Family::V6) => original(21),      // NFT_CT_SRC_IP6
+        Load::OriginalDestination(Family::V4) => original(20), // NFT_CT_DST_IP
+        Load::OriginalDestination(Family::V6) => original(22), // NFT_CT_DST_IP6
+        Load::OriginalPort => original(12),                    // NFT_CT_PROTO_DST
         Load::Random(modulus) => Raw::new(c"numgen")
             .register(sys::NFTNL_EXPR_NG_DREG, register)
             .number(sys::NFTNL_EXPR_NG_MODULUS, u32::from(modulus))
