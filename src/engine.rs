@@ -334,8 +334,8 @@ impl Lane {
         } else {
             None
         };
+        self.reviews.flows.programmed(&plan, unread, |owner| self.ledger.is_planned(owner));
         self.ledger.commit();
-        self.reviews.flows.programmed(&plan, unread, |owner| self.refused.contains_key(owner));
         self.unread = false;
         if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
             let rows = self.ledger.desired_rows();

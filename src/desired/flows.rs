@@ -76,11 +76,11 @@ impl Flows {
     }
 
     /// A plan was carried out. `unread`: what was installed before was known only from the kernel, so
-    /// that any flow may be stale. Changes of owners that are `refused` wait.
-    pub fn programmed(&mut self, plan: &Plan, unread: bool, refused: impl Fn(&Owner) -> bool) {
+    /// that any flow may be stale. What changed for owners that were not `planned` waits.
+    pub fn programmed(&mut self, plan: &Plan, unread: bool, planned: impl Fn(&Owner) -> bool) {
         let changed = std::mem::take(&mut self.changed);
-        let (waiting, done): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            changed.into_iter().partition(|(_, owner)| refused(owner));
+        let (done, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            changed.into_iter().partition(|(_, owner)| planned(owner));
         self.changed = waiting;
         if unread {
             self.due.everything = true;

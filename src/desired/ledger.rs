@@ -144,6 +144,12 @@ impl Ledger {
         Plan { family: self.family, changes: join_moved(changes) }
     }
 
+    /// Whether the owner's rows are in the next plan, as far as they differ: it is not set aside.
+    #[must_use]
+    pub fn is_planned(&self, owner: &Owner) -> bool {
+        self.pending.contains(owner)
+    }
+
     /// The plan was carried out completely: what was desired is applied.
     pub fn commit(&mut self) {
         for owner in std::mem::take(&mut self.pending) {

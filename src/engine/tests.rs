@@ -1,3 +1,5 @@
+mod reviews;
+
 use std::cell::RefMut;
 
 use super::*;
