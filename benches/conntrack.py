@@ -110,6 +110,7 @@ def measure(shunt, directory):
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             wait(log_path, reviews=2)
+            time.sleep(1)  # the rest after the review of everything is over
             start, before = time.monotonic(), count()
             write(manifests, "slice.json", endpoints(["10.1.0.1"]))
             while count() > before - OURS // 2:

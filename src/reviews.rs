@@ -15,12 +15,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// makes its conntrack entry a moment after they were replaced, perhaps after the first look.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// A review walks the whole conntrack table, if only in the kernel, while programming waits: it is
-/// followed by a rest of this many times what it took, so that programming never starves...
-const REST: u32 = 9;
-/// ...but not longer than this: the one over everything at the start may take some 100 ms.
-const LONGEST_REST: Duration = Duration::from_millis(500);
-
 /// The reviews of one family.
 #[derive(Debug)]
 pub struct Reviews {
@@ -33,6 +27,8 @@ pub struct Reviews {
     /// What the review that was handed out is about: first and second looks.
     handed_out: Option<(Due, Due)>,
     retry: Retry,
+    /// A review walks the whole conntrack table, if only in the kernel, while programming waits. It is
+    /// followed by a rest as long as itself: under load there are fewer, each about more.
     rest_until: Option<Instant>,
 }
 
@@ -69,7 +65,8 @@ impl Reviews {
     /// `now`. Returns the wait before the next attempt if it failed.
     pub fn made(&mut self, succeeded: bool, took: Duration, now: Instant) -> Option<Duration> {
         let (first, second) = self.handed_out.take()?;
-        self.rest_until = Some(now + LONGEST_REST.min(took * REST));
+        // A second look is rare enough, and no reason to let a change wait.
+        self.rest_until = (!first.is_empty()).then(|| now + took);
         if succeeded {
             self.retry.succeeded();
             let changed = first.changed();
