@@ -74,8 +74,10 @@ pub enum Command {
 pub struct Run {
     /// Take Services from the .yaml, .yml and .json files of this directory
     ///
-    /// Services, EndpointSlices, Endpoints, Nodes and ServiceCIDRs are read, files may hold
-    /// several documents, and changes take effect as files are written. No API server is needed.
+    /// Services, EndpointSlices, Endpoints, Pods, Nodes and ServiceCIDRs are read, files may hold
+    /// several documents, and changes take effect as files are written. No API server is needed:
+    /// what `kubectl get services,pods -o yaml` prints will do. Pods are the endpoints of the
+    /// Services that select them and have neither EndpointSlices nor Endpoints in the directory.
     #[arg(long, verbatim_doc_comment, value_name = "DIR", value_parser = path(), conflicts_with = "kubeconfig")]
     pub manifests: Option<PathBuf>,
     /// Take Services from the Kubernetes API that this file leads to

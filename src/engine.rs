@@ -4,14 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tracing::{debug, info, warn};
 
 use crate::backend::{Backend, BackendError, Receipt};
-use crate::config::Config;
+use crate::config::{Config, DetectLocal};
+use crate::desired::flows::Flows;
 use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
 use crate::diff::Plan;
 use crate::model::{Family, Store, Touched, Update};
+use crate::policy::stale::Review;
+use crate::reviews::Reviews;
 use crate::schedule::Retry;
 
 /// Wait after a failed sync, at first and at most.
@@ -22,6 +26,8 @@ pub struct Engine<B> {
     backend: B,
     store: Store,
     context: Context,
+    /// The node's pod CIDRs as the backend knows them, where `detectLocalMode: NodeCIDR` asks for them.
+    node_cidrs: Option<Box<[IpNet]>>,
     /// What has changed since rows were compiled last.
     touched: Touched,
     /// When the oldest update that is not programmed yet arrived.
@@ -51,6 +57,8 @@ struct Lane {
     refused: BTreeMap<Owner, Retry>,
     /// Frontends that owners do not get, as reported.
     conflicts: BTreeMap<Owner, Vec<Conflict>>,
+    /// What conntrack has to be compared with.
+    reviews: Reviews,
     /// The kernel does not have what this family needs.
     given_up: bool,
 }
@@ -65,6 +73,7 @@ impl<B: Backend> Engine<B> {
             retry: Retry::new(RETRY.0, RETRY.1),
             refused: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            reviews: Reviews::new(Flows::new(family, config.node_port_addresses.matches_all(family))),
             given_up: false,
         };
         Self {
@@ -74,6 +83,7 @@ impl<B: Backend> Engine<B> {
                 node_ips: Vec::new(),
                 node_port_addresses: config.node_port_addresses.clone(),
             },
+            node_cidrs: (config.detect_local == DetectLocal::NodeCidr).then(Box::default),
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
             lanes: Family::ALL.map(lane),
@@ -91,9 +101,21 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Whether Services and EndpointSlices have been listed: before that nothing is programmed.
+    /// With `detectLocalMode: NodeCIDR` the node's own CIDRs must be known as well, as in kube-proxy.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.store.complete()
+        let node_known = self.store.node().is_some_and(|node| !node.pod_cidrs.is_empty());
+        self.store.complete() && (self.node_cidrs.is_none() || node_known)
+    }
+
+    /// Tells the backend of other pod CIDRs of the node: all of its static rules may look different.
+    fn follow_node_cidrs(&mut self) {
+        let Some((known, node)) = self.node_cidrs.as_mut().zip(self.store.node()) else { return };
+        if *known != node.pod_cidrs {
+            known.clone_from(&node.pod_cidrs);
+            self.backend.set_node_cidrs(known);
+            self.lanes.iter_mut().for_each(|lane| lane.unread = true);
+        }
     }
 
     /// Programs what has changed, and what failed before and is due. Does nothing before the first
@@ -106,6 +128,7 @@ impl<B: Backend> Engine<B> {
         if !self.complete() {
             return Ok(synced);
         }
+        self.follow_node_cidrs();
         self.compile();
         for lane in &mut self.lanes {
             match lane.sync(&mut self.backend, now, &mut synced) {
@@ -142,11 +165,32 @@ impl<B: Backend> Engine<B> {
         self.lanes.iter().flat_map(Lane::deadlines).min()
     }
 
+    /// The next part of conntrack to compare with what is programmed, if one is due;
+    /// [`Self::reviewed`] has to be told what became of it.
+    pub fn next_review(&mut self, now: Instant) -> Option<Review> {
+        let store = &self.store;
+        self.lanes.iter_mut().find_map(|lane| lane.reviews.next(now, store))
+    }
+
+    /// What became of a review that took so long and ended at `now`. Returns the wait before the next
+    /// attempt if it failed.
+    pub fn reviewed(
+        &mut self,
+        family: Family,
+        succeeded: bool,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        let lane = self.lanes.iter_mut().find(|lane| lane.family == family)?;
+        lane.reviews.made(succeeded, took, now)
+    }
+
     /// What a sync would change, compared with what is installed. Changes nothing.
     ///
     /// # Errors
     /// What reading from the backend says.
     pub fn dry_run(&mut self) -> Result<Vec<Plan>, BackendError> {
+        self.follow_node_cidrs();
         self.compile();
         let (backend, lanes) = (&mut self.backend, &mut self.lanes);
         let plan = |lane: &mut Lane| {
@@ -190,6 +234,7 @@ impl Lane {
             };
             let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
             owners.extend(proposed.again);
+            self.reviews.flows.take(&owner, self.ledger.desired(&owner), store);
             if !proposed.conflicts.is_empty()
                 || self.conflicts.contains_key(&owner)
                 || told.contains_key(&owner)
@@ -271,6 +316,7 @@ impl Lane {
             None
         };
         self.ledger.commit();
+        self.reviews.flows.programmed(&plan, unread, |owner| self.refused.contains_key(owner));
         self.unread = false;
         if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
             let rows = self.ledger.desired_rows();
@@ -297,7 +343,8 @@ impl Lane {
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.refused.values().chain([&self.retry]).filter_map(Retry::due)
+        let retries = self.refused.values().chain([&self.retry]).filter_map(Retry::due);
+        retries.chain(self.reviews.deadline())
     }
 }
 

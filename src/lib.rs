@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod desired;
 pub mod diff;
 pub mod engine;
@@ -22,7 +23,9 @@ pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod model;
+pub mod netlink;
 pub mod policy;
+pub mod reviews;
 pub mod run;
 pub mod schedule;
 pub mod source;

@@ -10,6 +10,7 @@ use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
 use shunt::cli::{Command, Options, Run, SourceChoice};
 use shunt::config::{self, Config, Loaded, node_name};
+use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
 use shunt::http;
@@ -108,7 +109,7 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
             None => return print_plans(&mut engine),
         }
     } else {
-        events_loop.run(&mut engine, run.once)
+        events_loop.run(&mut engine, &mut conntrack::Netlink::default(), run.once)
     };
     match ended {
         Ended::Done => Ok(()),

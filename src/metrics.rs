@@ -51,6 +51,12 @@ pub struct Metrics {
     pub affinity_not_remembered: Family<FamilyLabel, Counter>,
     /// `shunt_operations_total{ip_family}`: tables, sets, chains and elements written or deleted.
     pub operations: Family<FamilyLabel, Counter>,
+    /// `shunt_conntrack_deleted_total{ip_family}`: UDP flows deleted because they led to endpoints or
+    /// frontends that are gone, or were older than their frontend.
+    pub conntrack_deleted: Family<FamilyLabel, Counter>,
+    /// `shunt_conntrack_failures_total{ip_family}`: times that conntrack could not be compared with
+    /// what is programmed, each tried again.
+    pub conntrack_failures: Family<FamilyLabel, Counter>,
 }
 
 impl Default for Metrics {
@@ -66,6 +72,8 @@ impl Default for Metrics {
             sync_failures: Family::default(),
             affinity_not_remembered: Family::default(),
             operations: Family::default(),
+            conntrack_deleted: Family::default(),
+            conntrack_failures: Family::default(),
         }
     }
 }
@@ -112,6 +120,16 @@ impl Metrics {
             "shunt_operations",
             "Tables, sets, chains and elements written or deleted",
             self.operations.clone(),
+        );
+        registry.register(
+            "shunt_conntrack_deleted",
+            "UDP flows deleted from conntrack because they led to the wrong place",
+            self.conntrack_deleted.clone(),
+        );
+        registry.register(
+            "shunt_conntrack_failures",
+            "Failed attempts to delete stale flows from conntrack, each tried again",
+            self.conntrack_failures.clone(),
         );
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, trace, warn};
 
 use crate::backend::{Backend, BackendError};
+use crate::conntrack::{Conntrack, ConntrackError};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::model::Update;
@@ -75,7 +76,12 @@ impl EventLoop {
     ///
     /// The first event after a quiet time is programmed at once. Whatever arrives during a sync is
     /// taken in together before the next one: under load the size of syncs grows, not their number.
-    pub fn run<B: Backend>(&self, engine: &mut Engine<B>, once: bool) -> Ended {
+    pub fn run<B: Backend>(
+        &self,
+        engine: &mut Engine<B>,
+        conntrack: &mut impl Conntrack,
+        once: bool,
+    ) -> Ended {
         let mut look = Instant::now() + LOOK;
         loop {
             if let Some(ended) = self.wait(engine, Some(look)) {
@@ -93,6 +99,7 @@ impl EventLoop {
             if let Err(error) = self.sync(engine) {
                 return Ended::Backend(error);
             }
+            self.review(engine, conntrack);
             if once && engine.is_settled() {
                 return Ended::Done;
             }
@@ -153,6 +160,31 @@ impl EventLoop {
             self.metrics.event_to_commit.observe((end - since).as_secs_f64());
         }
         Ok(())
+    }
+
+    /// Brings conntrack in line with what is programmed. Its failures stop nothing.
+    fn review<B: Backend>(&self, engine: &mut Engine<B>, conntrack: &mut impl Conntrack) {
+        let mut start = Instant::now();
+        while let Some(review) = engine.next_review(start) {
+            let family = review.family;
+            let result = conntrack.reconcile(&review);
+            let end = Instant::now();
+            let wait = engine.reviewed(family, result.is_ok(), end - start, end).unwrap_or_default();
+            match result {
+                Ok(deleted) => {
+                    self.metrics.conntrack_deleted.get_or_create(&family.into()).inc_by(deleted);
+                }
+                Err(error) => {
+                    self.metrics.conntrack_failures.get_or_create(&family.into()).inc();
+                    if !matches!(error, ConntrackError::Missing) {
+                        warn!(
+                            "{family} flows to removed endpoints may stay; next attempt in {wait:.0?}: {error}"
+                        );
+                    }
+                }
+            }
+            start = end;
+        }
     }
 }
 

@@ -4,12 +4,19 @@ pub mod nftables;
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::desired::{Owner, Row};
 use crate::diff::Plan;
 use crate::model::Family;
 
 /// A proxy mode at work. The engine is its only caller.
 pub trait Backend {
+    /// Says which source addresses are this node's own pods, where the configuration leaves that to the
+    /// Node object (`detectLocalMode: NodeCIDR`). Takes effect with the next [`Self::read`] and
+    /// [`Self::apply`].
+    fn set_node_cidrs(&mut self, cidrs: &[IpNet]);
+
     /// Reads what is installed in a family: rows with the owner on whose behalf they stand. What is
     /// found damaged or foreign is left out and goes with the next [`Self::apply`].
     ///

@@ -92,7 +92,7 @@ impl Lists {
         };
         let uses_local = [service.internal_policy, service.external_policy].contains(&TrafficPolicy::Local);
         Self {
-            name: ServicePortName { service: name.clone(), port: port.name.as_ref().into() },
+            name: ServicePortName { service: name.clone(), port: port.name.clone() },
             cluster: choose(usable.cluster),
             local: if uses_local { choose(usable.local) } else { Choice::Reject },
         }

@@ -165,6 +165,12 @@ impl Ledger {
         self.pending.insert(owner);
     }
 
+    /// The rows that `owner` should have.
+    #[must_use]
+    pub fn desired(&self, owner: &Owner) -> &[Row] {
+        self.desired.get(owner).map_or(&[], |rows| rows)
+    }
+
     /// How many rows are desired.
     #[must_use]
     pub fn desired_rows(&self) -> usize {

@@ -1,9 +1,11 @@
 //! The desired state: rows, one Service at a time. PURE.
 //!
 //! [`compile`] turns one Service into rows; the [`Ledger`] knows which rows are wanted, which of
-//! several claimants gets a row, and what the backend has acknowledged.
+//! several claimants gets a row, and what the backend has acknowledged; [`flows`] what connection
+//! tracking has to be compared with.
 
 pub mod compile;
+pub mod flows;
 pub mod ledger;
 pub mod row;
 

@@ -210,3 +210,30 @@ fn a_dry_run_tells_and_changes_nothing() {
     assert!(plans[0].to_string().lines().all(|line| line.starts_with("+ ")), "{}", plans[0]);
     assert!(node.kernel().rows.is_empty());
 }
+
+#[test]
+fn with_node_cidr_nothing_is_programmed_before_the_node_tells_its_own() {
+    let config = Config { detect_local: DetectLocal::NodeCidr, ..Config::default() };
+    let kernel = FakeBackend::default();
+    let mut node = Node { engine: Engine::new(kernel.clone(), &config), kernel, now: Instant::now() };
+    node.list(&["a/web"]);
+    let told = |cidr: &str| crate::model::Node {
+        pod_cidrs: cidr
+            .split(',')
+            .filter(|text| !text.is_empty())
+            .map(|text| text.parse().unwrap())
+            .collect(),
+        ..crate::model::Node::default()
+    };
+    node.engine.take(vec![Update::Set(Object::Node(told("")))], node.now);
+    node.sync();
+    assert_eq!(node.kernel().reads, 0);
+    node.engine.take(vec![Update::Set(Object::Node(told("10.244.1.0/24")))], node.now);
+    node.sync();
+    assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
+    let reads = node.kernel().reads;
+    node.engine.take(vec![Update::Set(Object::Node(told("10.244.2.0/24")))], node.now);
+    node.sync();
+    assert_eq!(node.kernel().node_cidrs, ["10.244.2.0/24".parse().unwrap()]);
+    assert_eq!(node.kernel().reads, reads + 2, "what is installed is compared with the new rules");
+}

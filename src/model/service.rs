@@ -1,6 +1,7 @@
 //! A Service as shunt sees it: only what decides about traffic.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -39,7 +40,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
     /// `name`, empty where a Service has a single unnamed port. Slices refer to it.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// `protocol`; unset means TCP.
     pub protocol: Protocol,
     /// `port`, on every address of the Service.

@@ -99,6 +99,13 @@ impl Store {
         slices.into_iter().flatten().chain(legacy.into_iter().flatten())
     }
 
+    /// Every slice of every Service, also of those that are not served here; legacy Endpoints too.
+    pub fn all_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.entries
+            .values()
+            .flat_map(|entry| entry.slices.iter().map(|(_, slice)| slice).chain(&entry.endpoints))
+    }
+
     /// The names of all Services.
     pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
         self.entries.iter().filter(|(_, entry)| entry.service.is_some()).map(|(name, _)| name)

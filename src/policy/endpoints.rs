@@ -1,7 +1,7 @@
 //! Which endpoints of a ServicePort are used on this node.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::topology::Topology;
 use crate::model::{Endpoint, EndpointSlice, Family, Port, ServicePort, Zone};
@@ -73,13 +73,25 @@ impl Usable {
     }
 }
 
+/// The addresses and ports in one family that still answer for `port`, sorted: ready or serving,
+/// whatever traffic policy and topology say. Flows that lead to them are left alone.
+pub fn serving<'s>(
+    slices: impl Iterator<Item = &'s EndpointSlice>,
+    port: &ServicePort,
+    family: Family,
+) -> Vec<SocketAddr> {
+    let candidates = candidates(slices.filter(|slice| slice.family == family), port);
+    let serving = candidates.into_iter().filter(|(_, endpoint)| endpoint.ready || endpoint.serving);
+    serving.map(|((address, port), _)| SocketAddr::new(address, port.number())).collect()
+}
+
 fn candidates<'s>(
     slices: impl Iterator<Item = &'s EndpointSlice>,
     port: &ServicePort,
 ) -> BTreeMap<(IpAddr, Port), &'s Endpoint> {
     let mut candidates: BTreeMap<(IpAddr, Port), &Endpoint> = BTreeMap::new();
     for slice in slices {
-        let offered = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
+        let offered = slice.ports.iter().filter(|p| *p.name == *port.name && p.protocol == port.protocol);
         for number in offered.map(|p| p.port) {
             for endpoint in &slice.endpoints {
                 let rank = |e: &Endpoint| (e.ready, e.serving);

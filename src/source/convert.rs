@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod node;
+mod pod;
 mod read;
 mod service;
 #[cfg(test)]
@@ -36,21 +37,35 @@ pub struct Context {
 }
 
 /// What an object comes to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Converted {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted<T = Object, K = Key> {
     /// What to tell the store: `Ok` sets the object, `Err` deletes the key since the object is not (or
     /// no longer) ours to serve. `None` where there is nothing to say: a Node that is not ours, or an
     /// object without a name.
-    pub outcome: Option<Result<Object, Key>>,
+    pub outcome: Option<Result<T, K>>,
     /// What was left out, and why.
     pub problems: Vec<Problem>,
+}
+
+impl<T, K> Default for Converted<T, K> {
+    fn default() -> Self {
+        Self { outcome: None, problems: Vec::new() }
+    }
+}
+
+impl<T, K> Converted<T, K> {
+    /// The same in other types.
+    pub fn map<U, L>(self, object: impl FnOnce(T) -> U, key: impl FnOnce(K) -> L) -> Converted<U, L> {
+        let outcome = self.outcome.map(|outcome| outcome.map(object).map_err(key));
+        Converted { outcome, problems: self.problems }
+    }
 }
 
 /// A value that cannot be used, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
-    /// The kind of the object.
-    pub kind: Kind,
+    /// The kind of the object as Kubernetes writes it.
+    pub kind: &'static str,
     /// Its name, with the namespace where it has one.
     pub object: String,
     /// Where in the object: `spec.ports[1].port`.
@@ -61,7 +76,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}: {}", self.kind.as_str(), self.object, self.field, self.what)
+        write!(f, "{} {}: {}: {}", self.kind, self.object, self.field, self.what)
     }
 }
 
@@ -93,24 +108,27 @@ fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 
 /// Collects the problems of one object while it is read.
 struct Report<'a> {
-    kind: Kind,
+    kind: &'static str,
+    namespaced: bool,
     metadata: &'a ObjectMeta,
     problems: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     const fn new(kind: Kind, metadata: &'a ObjectMeta) -> Self {
-        Self { kind, metadata, problems: Vec::new() }
+        let namespaced = !matches!(kind, Kind::Node | Kind::ServiceCidr);
+        Self { kind: kind.as_str(), namespaced, metadata, problems: Vec::new() }
+    }
+
+    /// Pods are no kind of the model: what they stand for is.
+    const fn of_pod(metadata: &'a ObjectMeta) -> Self {
+        Self { kind: "Pod", namespaced: true, metadata, problems: Vec::new() }
     }
 
     fn problem(&mut self, field: fmt::Arguments<'_>, what: impl fmt::Display) {
         let name = self.metadata.name.as_deref().unwrap_or("(without name)");
-        let object = match self.kind {
-            Kind::Node | Kind::ServiceCidr => name.to_owned(),
-            Kind::Service | Kind::EndpointSlice | Kind::Endpoints => {
-                format!("{}/{name}", namespace(self.metadata))
-            }
-        };
+        let object =
+            if self.namespaced { format!("{}/{name}", namespace(self.metadata)) } else { name.to_owned() };
         let problem = Problem { kind: self.kind, object, field: field.to_string(), what: what.to_string() };
         self.problems.push(problem);
     }
@@ -138,15 +156,15 @@ impl<'a> Report<'a> {
         None
     }
 
-    fn set(self, object: Object) -> Converted {
+    fn set<T, K>(self, object: T) -> Converted<T, K> {
         Converted { outcome: Some(Ok(object)), problems: self.problems }
     }
 
-    fn delete(self, key: Key) -> Converted {
+    fn delete<T, K>(self, key: K) -> Converted<T, K> {
         Converted { outcome: Some(Err(key)), problems: self.problems }
     }
 
-    fn nothing(self) -> Converted {
+    fn nothing<T, K>(self) -> Converted<T, K> {
         Converted { outcome: None, problems: self.problems }
     }
 }

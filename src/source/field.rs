@@ -1,10 +1,9 @@
 //! A value of an object that may be absent, null, or of a shape that nobody expects. PURE.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::ObjectMeta;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// One value of an object. Reading it never fails, short of a syntax error in the text.
@@ -152,6 +151,22 @@ impl<T: Shape> Shape for Vec<Field<T>> {
     }
 }
 
+/// Names and values: labels, or what a selector asks of them.
+pub type Pairs = BTreeMap<String, Field<String>>;
+
+impl Shape for Pairs {
+    const EXPECTED: &'static str = "an object";
+
+    fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Option<Self>, A::Error> {
+        let mut pairs = Self::new();
+        while let Some(key) = object.next_key::<Field<String>>()? {
+            let value = object.next_value()?;
+            pairs.extend(key.into_value().map(|key| (key, value)));
+        }
+        Ok(Some(pairs))
+    }
+}
+
 /// Makes [`Shape`]s of structs that derive `Deserialize`.
 macro_rules! object_shape {
     ($($name:ty),+ $(,)?) => {$(
@@ -226,85 +241,9 @@ impl<'de, T: Shape> Visitor<'de> for FieldVisitor<T> {
     }
 }
 
-/// The labels that somebody reads; all others are skipped.
-const LABELS: [&str; 4] = [
-    "service.kubernetes.io/service-proxy-name",
-    "service.kubernetes.io/headless",
-    "kubernetes.io/service-name",
-    "topology.kubernetes.io/zone",
-];
-
-/// The fields of `metadata` in use.
-#[derive(Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Metadata {
-    name: Field<String>,
-    namespace: Field<String>,
-    resource_version: Field<String>,
-    labels: Field<Labels>,
-    creation_timestamp: Field<String>,
-    deletion_timestamp: Field<String>,
-}
-
-object_shape!(Metadata);
-
-struct Labels(std::collections::BTreeMap<String, String>);
-
-impl Shape for Labels {
-    const EXPECTED: &'static str = "an object";
-
-    fn object<'de, A: MapAccess<'de>>(mut object: A) -> Result<Option<Self>, A::Error> {
-        let mut labels = std::collections::BTreeMap::new();
-        while let Some(key) = object.next_key::<Field<Label>>()? {
-            match key {
-                Field::Is(Label(key)) => {
-                    let value = object.next_value::<Field<String>>()?;
-                    labels.extend(value.into_value().map(|value| (key.to_owned(), value)));
-                }
-                Field::Unset | Field::Wrong(_) => {
-                    object.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(Some(Self(labels)))
-    }
-}
-
-/// The key of a label in use: no memory is taken for the others.
-struct Label(&'static str);
-
-impl Shape for Label {
-    const EXPECTED: &'static str = "text";
-
-    fn text(text: &str) -> Option<Self> {
-        LABELS.into_iter().find(|label| *label == text).map(Self)
-    }
-}
-
-/// Reads `metadata`, leaving out what nobody uses.
-pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let read = Field::<Metadata>::deserialize(deserializer)?.into_value().unwrap_or_default();
-    Ok(ObjectMeta {
-        name: read.name.into_value(),
-        namespace: read.namespace.into_value(),
-        resource_version: read.resource_version.into_value(),
-        labels: read.labels.into_value().map(|labels| labels.0).filter(|labels| !labels.is_empty()),
-        creation_timestamp: read.creation_timestamp.into_value().and_then(|text| time(&text)),
-        // that the object is being deleted counts, not since when: a time that cannot be read is one too
-        deletion_timestamp: read.deletion_timestamp.into_value().map(|text| time(&text).unwrap_or(EPOCH)),
-        ..ObjectMeta::default()
-    })
-}
-
-const EPOCH: Time = Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
-
-fn time(text: &str) -> Option<Time> {
-    text.parse().ok().map(Time)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::objects::{EndpointSlice, Service};
+    use super::super::objects::{EndpointSlice, Pod, Service};
     use super::*;
 
     fn service(text: &str) -> Service {
@@ -318,11 +257,14 @@ mod tests {
                 format!(r#"{{"metadata":{value},"spec":{value},"status":{value}}}"#),
                 format!(r#"{{"metadata":{{"name":{value},"labels":{value},"creationTimestamp":{value}}}}}"#),
                 format!(r#"{{"spec":{{"clusterIP":{value},"clusterIPs":{value},"ports":{value}}}}}"#),
+                format!(r#"{{"spec":{{"selector":{value},"containers":[{{"ports":[{value}]}}]}}}}"#),
+                format!(r#"{{"spec":{{"selector":{{"app":{value}}},"containers":[{value}]}}}}"#),
                 format!(r#"{{"spec":{{"clusterIPs":[{value}],"ports":[{value}]}}}}"#),
                 format!(r#"{{"spec":{{"ports":[{{"name":{value},"port":{value}}}]}}}}"#),
             ] {
                 service(&text);
                 serde_saphyr::from_str::<Service>(&text).expect("the same as YAML");
+                serde_json::from_str::<Pod>(&text).expect("never fails but for syntax");
             }
             let text =
                 format!(r#"{{"addressType":{value},"endpoints":[{{"conditions":{value}}}, {value}]}}"#);
@@ -333,20 +275,8 @@ mod tests {
     #[test]
     fn values_keep_their_meaning() {
         let read = service(
-            r#"{"apiVersion":"v1","metadata":{"name":"web","managedFields":[{"a":1}],
-                "annotations":{"a":"b"},"creationTimestamp":"2020-01-02T03:04:05Z","deletionTimestamp":"soon",
-                "labels":{"app":"web","service.kubernetes.io/service-proxy-name":"other"}},
-               "spec":{"ports":[{"port":80,"nodePort":null,"name":[]},{"port":"81"},{"port":82.0},7]}}"#,
+            r#"{"apiVersion":"v1","spec":{"ports":[{"port":80,"nodePort":null,"name":[]},{"port":"81"},{"port":82.0},7]}}"#,
         );
-        let meta = &read.metadata;
-        assert_eq!(meta.name.as_deref(), Some("web"));
-        assert!(meta.annotations.is_none() && meta.managed_fields.is_none());
-        assert_eq!(
-            meta.labels.as_ref().map(|labels| labels.keys().collect::<Vec<_>>()),
-            Some(vec![&LABELS[0].to_owned()])
-        );
-        assert_eq!(meta.creation_timestamp.as_ref().map(|time| time.0.as_second()), Some(1_577_934_245));
-        assert_eq!(meta.deletion_timestamp, Some(EPOCH));
         let ports = read.spec.get().and_then(|spec| spec.ports.get()).expect("a list");
         let numbers: Vec<_> = ports.iter().map(|port| port.get().map(|port| port.port.clone())).collect();
         assert_eq!(numbers, [Some(Field::Is(80)), Some(Field::Is(81)), Some(Field::Is(82)), None]);

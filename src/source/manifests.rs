@@ -10,12 +10,17 @@
 //! - A file is read when its writer closes it, or when it is renamed or linked into place, never between
 //!   two writes. What one burst of events brings is one batch, so a bundle takes effect as a whole.
 //!
-//! Memory holds the names of the objects, not the objects, save for those that stand back behind another
-//! file's.
+//! - Pods take the place of the endpoint controller for the Services that have neither slices nor Endpoints
+//!   in the folder: see `pods`, which is beside this module.
 //!
-//! `parse` reads one file, `folder` remembers which file defines what and works out the difference,
+//! Memory holds the names of the objects, not the objects, save for Pods and for those that stand back
+//! behind another file's.
+//!
+//! `parse` reads one file, `fields` one object, `definition` is what comes of it, `folder` remembers which file defines what and works out the difference,
 //! `watch` tells what changed.
 
+mod definition;
+mod fields;
 mod folder;
 mod load;
 mod parse;
@@ -117,7 +122,7 @@ impl Manifests {
         let mut lists: [Vec<Object>; Kind::ALL.len()] = Default::default();
         for update in self.folder.apply(loaded) {
             if let Update::Set(object) = update {
-                lists[place(parse::kind(&parse::key(&object)))].push(object);
+                lists[place(definition::kind(&definition::key(&object)))].push(object);
             }
         }
         let list = |kind| Update::Reset(kind, mem::take(&mut lists[place(kind)]));

@@ -1,4 +1,4 @@
-//! Sources: where objects come from. EDGE, except for `objects` and `convert`.
+//! Sources: where objects come from. EDGE, except for `objects`, `convert` and `pods`.
 //!
 //! Each source turns what it sees into [`Update`]s of the model's own types and hands them to the
 //! engine in batches; a batch takes effect together.
@@ -7,7 +7,9 @@ pub mod addresses;
 pub mod convert;
 pub mod field;
 pub mod manifests;
+mod metadata;
 pub mod objects;
+pub mod pods;
 pub mod watch;
 
 use crate::model::Update;

@@ -1,17 +1,18 @@
 //! Kubernetes objects as they stand in the API and in manifests: only the fields in use. PURE.
 //!
-//! Everything that nobody reads (managed fields, annotations, most labels, conditions) is skipped while
+//! Everything that nobody reads (managed fields, annotations, most labels) is skipped while
 //! the text is read and never costs memory. A value of an unexpected shape makes a [`Field::Wrong`] and
 //! never a failed object: one bad object must not make a whole list unreadable. What values mean, and
 //! which defaults hold, is decided in `convert`.
 //!
-//! Each kind is a `kube::Resource`, so `kube::Api<objects::Service>` lists and watches it.
+//! Each kind but Pod is a `kube::Resource`, so `kube::Api<objects::Service>` lists and watches it.
 
 use kube::core::ObjectMeta;
 use serde::Deserialize;
 
-pub use super::field::{Field, List};
-use super::field::{metadata, object_shape};
+use super::field::object_shape;
+pub use super::field::{Field, List, Pairs};
+use super::metadata::{metadata, pod_metadata};
 
 /// `v1` Service.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
@@ -81,7 +82,20 @@ pub struct ServiceCidr {
     pub spec: Field<Spec>,
 }
 
-/// The `spec` of a Service, a Node or a ServiceCIDR. Their field names do not collide, so one struct
+/// `v1` Pod, which only manifests have: in a cluster the endpoint controller reads them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    /// Name, namespace, timestamps and all labels.
+    #[serde(deserialize_with = "pod_metadata")]
+    pub metadata: ObjectMeta,
+    /// What is asked for.
+    pub spec: Field<Spec>,
+    /// What the node it runs on reports.
+    pub status: Field<Status>,
+}
+
+/// The `spec` of a Service, a Pod, a Node or a ServiceCIDR. Their field names do not collide, so one struct
 /// serves all, and a manifest can be read in one pass before its kind is known.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -112,6 +126,16 @@ pub struct Spec {
     pub load_balancer_source_ranges: List<String>,
     /// Service: where load balancers ask for local endpoints.
     pub health_check_node_port: Field<i64>,
+    /// Service: the labels of its Pods.
+    pub selector: Field<Pairs>,
+    /// Service: whether Pods count as ready that are not.
+    pub publish_not_ready_addresses: Field<bool>,
+    /// Pod: the node it runs on.
+    pub node_name: Field<String>,
+    /// Pod: its containers.
+    pub containers: List<Container>,
+    /// Pod: those that start first, some of which keep running.
+    pub init_containers: List<Container>,
     /// Node: the first of `podCIDRs`.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: Field<String>,
@@ -124,12 +148,22 @@ pub struct Spec {
     pub cidrs: List<String>,
 }
 
-/// The `status` of a Service or a Node.
+/// The `status` of a Service, a Pod or a Node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Status {
     /// Service: what its load balancer says.
     pub load_balancer: Field<LoadBalancerStatus>,
+    /// Pod: `Pending`, `Running`, `Succeeded` or `Failed`.
+    pub phase: Field<String>,
+    /// Pod: the first of `podIPs`.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Field<String>,
+    /// Pod: its addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: List<PodIp>,
+    /// Pod: what holds true of it.
+    pub conditions: List<Condition>,
     /// Node: its addresses.
     pub addresses: List<NodeAddress>,
 }
@@ -144,6 +178,8 @@ pub struct ServicePort {
     pub protocol: Field<String>,
     /// The number on the Service's addresses.
     pub port: Field<i64>,
+    /// The number or the name of the port of its Pods.
+    pub target_port: Field<String>,
     /// The number on the nodes' addresses.
     pub node_port: Field<i64>,
 }
@@ -181,6 +217,47 @@ pub struct Ingress {
     pub ip: Field<String>,
     /// `VIP` or `Proxy` (KEP-1860).
     pub ip_mode: Field<String>,
+}
+
+/// One of `spec.containers` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    /// Its ports.
+    pub ports: List<ContainerPort>,
+    /// `Always` for an init container that keeps running (KEP-753).
+    pub restart_policy: Field<String>,
+}
+
+/// One of `ports` of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// What Services call it.
+    pub name: Field<String>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Field<String>,
+    /// The number.
+    pub container_port: Field<i64>,
+}
+
+/// One of `status.podIPs` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    /// The address.
+    pub ip: Field<String>,
+}
+
+/// One of `status.conditions` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Condition {
+    /// `Ready` or another one.
+    #[serde(rename = "type")]
+    pub kind: Field<String>,
+    /// `True`, `False` or `Unknown`.
+    pub status: Field<String>,
 }
 
 /// One of `status.addresses` of a Node.
@@ -288,6 +365,10 @@ object_shape!(
     ClientIpConfig,
     LoadBalancerStatus,
     Ingress,
+    Container,
+    ContainerPort,
+    PodIp,
+    Condition,
     NodeAddress,
     Taint,
     Endpoint,

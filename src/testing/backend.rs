@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
+use ipnet::IpNet;
+
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::desired::{Owner, Row, RowKey};
 use crate::diff::Plan;
@@ -21,6 +23,8 @@ pub struct Kernel {
     pub reads: usize,
     /// Failures to come, one for each plan that would be carried out.
     pub failures: VecDeque<BackendError>,
+    /// What the Node object says of its pods.
+    pub node_cidrs: Vec<IpNet>,
     /// A Service whose rows are always refused.
     pub refuses: Option<Owner>,
 }
@@ -36,6 +40,10 @@ pub fn refusal(family: Family, errno: i32, owner: Option<Owner>) -> BackendError
 }
 
 impl Backend for FakeBackend {
+    fn set_node_cidrs(&mut self, cidrs: &[IpNet]) {
+        self.0.borrow_mut().node_cidrs = cidrs.into();
+    }
+
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
         let mut kernel = self.0.borrow_mut();
         kernel.reads += 1;

@@ -2,7 +2,7 @@
 
 pub mod backend;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::desired::{Choice, Forwarding, Masquerade, Row, ServicePortName};
@@ -12,6 +12,7 @@ use crate::model::{
 };
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::{Frontend, FrontendAddress};
+use crate::policy::stale::{Flow, Tuple};
 
 /// The name in `namespace/name`.
 pub fn name(text: &str) -> ObjectName {
@@ -166,4 +167,26 @@ pub fn nodeport_row(number: u16, service: &str, to: &str) -> Row {
 /// The row of a hairpin address.
 pub fn hairpin_row(address: &str) -> Row {
     Row::Hairpin(address.parse().expect("address"))
+}
+
+/// The UDP frontend at `10.96.0.1:53`, or the NodePort `np:30053`.
+pub fn udp_frontend(text: &str, family: Family) -> Frontend {
+    let (address, number) = if let Some(number) = text.strip_prefix("np:") {
+        (FrontendAddress::NodePort(family), number.parse().expect("a port"))
+    } else {
+        let at: SocketAddr = text.parse().expect("address and port");
+        (FrontendAddress::Ip(at.ip()), at.port())
+    };
+    Frontend { address, protocol: Protocol::Udp, port: port(number) }
+}
+
+/// A flow by what the client dials and where it goes.
+pub fn udp_flow(dialled: &str, reaches: &str) -> Flow {
+    let client: SocketAddr = "198.51.100.7:4000".parse().expect("address and port");
+    let (dialled, reaches) =
+        (dialled.parse().expect("what is dialled"), reaches.parse().expect("an endpoint"));
+    Flow {
+        original: Tuple { source: client, destination: dialled },
+        reply: Tuple { source: reaches, destination: client },
+    }
 }

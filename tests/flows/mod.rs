@@ -3,9 +3,11 @@
 mod affinity;
 mod churn;
 mod cluster_ip;
+mod conntrack;
 mod external;
 mod harness;
 mod node_port;
+mod pods;
 mod restart;
 mod uniform;
 mod updates;
@@ -22,9 +24,11 @@ pub fn all() -> Vec<Case> {
         cluster_ip::CASES,
         node_port::CASES,
         external::CASES,
+        pods::CASES,
         updates::CASES,
         affinity::CASES,
         churn::CASES,
+        conntrack::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use tracing::{debug, info, trace, warn};
 
 use super::connection::{Connection, Refusal};
@@ -271,6 +272,12 @@ impl Nftables {
 }
 
 impl Backend for Nftables {
+    fn set_node_cidrs(&mut self, cidrs: &[IpNet]) {
+        for table in &mut self.tables {
+            table.settings.set_local(cidrs);
+        }
+    }
+
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
         self.forget(family);
         if self.table(family).not_remembered.is_none() {

@@ -8,11 +8,11 @@ use ipnet::IpNet;
 
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{Data, Field, ServiceChain, Set, TABLE, TARGET_FIELDS};
-use super::netlink::{Attributes, Writer};
 use super::protocol::{element, list, set as set_attribute};
 use super::sticky::{MEMORY_KEY, Memory, StickyChain};
 use super::typeof_data::{put, set_user_data};
 use crate::model::{Family, Port, Protocol};
+use crate::netlink::{Attributes, Writer};
 use crate::policy::exposure::{Frontend, FrontendAddress};
 
 pub use client::{Client, read_client, read_map, write_client, write_counter, write_map};
@@ -468,8 +468,8 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::names::Lists;
-    use super::super::netlink::messages;
     use super::*;
+    use crate::netlink::messages;
 
     fn round_trip(text: &str, one: &Element, family: Family) {
         let mut w = Writer::default();

@@ -1,15 +1,13 @@
 //! The conversation with the kernel: one netlink socket, batches out, dumps in. EDGE.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
 use super::encode::Batch;
-use super::netlink::{Attributes, DONE, DUMP, ERROR, Message, Writer, messages};
 use super::protocol::message;
 use super::wire;
+use crate::netlink::socket::{Socket, read_error};
+use crate::netlink::{ERROR, Message, Writer};
 
-/// Dump replies are up to 32 KiB; errors can be longer where the kernel echoes.
-const RECEIVE_BYTES: usize = 64 * 1024;
 /// A transaction is one `sendmsg`; this bounds it where we may force the buffer.
 const SEND_BYTES: usize = 256 * 1024 * 1024;
 
@@ -22,18 +20,7 @@ const NETLINK_EXT_ACK: i32 = 11;
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
-    receive: Vec<u8>,
     most_bytes: usize,
-    seq: u32,
-}
-
-/// `mnl::Socket` without a `Debug` of its own.
-struct Socket(mnl::Socket);
-
-impl std::fmt::Debug for Socket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "netlink port {}", self.0.portid())
-    }
 }
 
 /// What the kernel says to a request.
@@ -59,18 +46,18 @@ impl Connection {
     /// # Errors
     /// What the kernel says; `EPROTONOSUPPORT` where it has no nfnetlink.
     pub fn open() -> io::Result<Self> {
-        let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
-        wire::set_netlink_option(&socket, NETLINK_CAP_ACK)?;
+        let socket = Socket::open()?;
+        wire::set_netlink_option(socket.mnl(), NETLINK_CAP_ACK)?;
         // A convenience: older kernels do without.
-        let _ = wire::set_netlink_option(&socket, NETLINK_EXT_ACK);
-        let most_bytes = send_buffer(&socket);
-        Ok(Self { socket: Socket(socket), receive: vec![0; RECEIVE_BYTES], most_bytes, seq: 0 })
+        let _ = wire::set_netlink_option(socket.mnl(), NETLINK_EXT_ACK);
+        let most_bytes = send_buffer(socket.mnl());
+        Ok(Self { socket, most_bytes })
     }
 
     /// The socket's netlink port: what the kernel reports as owner of a table.
     #[must_use]
     pub fn port(&self) -> u32 {
-        self.socket.0.portid()
+        self.socket.mnl().portid()
     }
 
     /// The most bytes that one batch may have.
@@ -84,13 +71,11 @@ impl Connection {
     /// # Errors
     /// [`Refusal`] with the first error; nothing of the batch took effect.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), Refusal> {
-        self.drain()?;
-        self.socket.0.send(batch.bytes())?;
+        self.socket.send(batch.bytes())?;
         let last = batch.last_seq();
         let mut refusal: Option<Refusal> = None;
         loop {
-            let received = self.receive()?;
-            for message in messages(&self.receive[..received]).filter(|message| message.kind == ERROR) {
+            for message in self.socket.receive()?.filter(|message| message.kind == ERROR) {
                 let (code, message_text, offset) = read_error(&message);
                 if code != 0 && refusal.is_none() {
                     let op = batch.blame(message.seq, offset);
@@ -106,7 +91,7 @@ impl Connection {
             // The kernel tells all errors of a batch at once: after the first refusal only what is
             // queued already is read.
             if let Some(refusal) = refusal.take() {
-                self.drain()?;
+                self.socket.drain()?;
                 return Err(refusal);
             }
         }
@@ -115,34 +100,15 @@ impl Connection {
     /// Asks for everything of a kind; `each` sees every message of the answer.
     ///
     /// # Errors
-    /// What the kernel says. `EINTR` if it tells that the dump is not consistent.
+    /// What the kernel says.
     pub fn dump(
         &mut self,
         kind: u16,
         family: u8,
         fill: impl FnOnce(&mut Writer),
-        mut each: impl FnMut(&Message<'_>),
+        each: impl FnMut(&Message<'_>),
     ) -> io::Result<()> {
-        self.drain()?;
-        self.seq += 1;
-        let mut writer = Writer::default();
-        let open = writer.message(kind, DUMP, self.seq, family, 0);
-        fill(&mut writer);
-        writer.end_message(open);
-        self.socket.0.send(writer.bytes())?;
-        loop {
-            let received = self.receive()?;
-            for message in messages(&self.receive[..received]).filter(|message| message.seq == self.seq) {
-                match message.kind {
-                    DONE => return Ok(()),
-                    ERROR => match read_error(&message).0 {
-                        0 => return Ok(()),
-                        code => return Err(io::Error::from_raw_os_error(code)),
-                    },
-                    _ => each(&message),
-                }
-            }
-        }
+        self.socket.dump(kind, family, fill, each)
     }
 
     /// The kernel's generation: it changes with every transaction of anybody in this network
@@ -152,47 +118,8 @@ impl Connection {
     /// What the kernel says.
     pub fn generation(&mut self) -> io::Result<u32> {
         let mut generation = None;
-        self.request(message::GET_GENERATION, |reply| generation = reply.attributes().number(1))?;
+        self.socket.get(message::GET_GENERATION, |reply| generation = reply.attributes().number(1))?;
         generation.ok_or_else(|| io::Error::other("the kernel did not tell its generation"))
-    }
-
-    fn request(&mut self, kind: u16, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
-        self.drain()?;
-        self.seq += 1;
-        let mut writer = Writer::default();
-        let open = writer.message(kind, 0, self.seq, 0, 0);
-        writer.end_message(open);
-        self.socket.0.send(writer.bytes())?;
-        let received = self.receive()?;
-        for message in messages(&self.receive[..received]) {
-            if message.kind == ERROR {
-                let (code, ..) = read_error(&message);
-                return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) };
-            }
-            each(&message);
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self) -> io::Result<usize> {
-        loop {
-            match self.socket.0.recv_raw(&mut self.receive) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Reads away what an earlier, failed request left in the queue.
-    fn drain(&mut self) -> io::Result<()> {
-        use nix::sys::socket::{MsgFlags, recv};
-        loop {
-            match recv(self.socket.0.as_raw_fd(), &mut self.receive, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) | Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENOBUFS) => {}
-                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
     }
 }
 
@@ -206,15 +133,4 @@ fn send_buffer(socket: &mnl::Socket) -> usize {
     }
     // The kernel keeps 32 bytes of it for itself.
     getsockopt(&fd, sockopt::SndBuf).map_or(0, |bytes| bytes.saturating_sub(32))
-}
-
-/// Error number, words, and offset of the attribute in an error message
-/// (`enum nlmsgerr_attrs`: 1 the words, 2 the offset).
-fn read_error(message: &Message<'_>) -> (i32, Option<String>, Option<usize>) {
-    let code = message.payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    // The error number is followed by the header of the message it is about.
-    let attributes = Attributes(message.payload.get(20..).unwrap_or_default());
-    let words = attributes.string(1).map(str::to_owned);
-    let offset = attributes.get(2).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
-    (code.saturating_neg(), words, offset.and_then(|offset| usize::try_from(offset).ok()))
 }

@@ -8,12 +8,12 @@ use super::codec::{
 };
 use super::element::Element;
 use super::names::{TABLE, table_comment};
-use super::netlink::{ACK, Attributes, CREATE, HEADERS, Writer};
-use super::protocol::{chain, family_number, list, message, set, table};
+use super::protocol::{chain, list, message, set, table};
 use super::sticky::Memory;
 use super::transaction::{Op, Transaction};
 use super::wire::{self, ANONYMOUS_SET, Scratch};
 use crate::model::Family;
+use crate::netlink::{ACK, Attributes, CREATE, HEADERS, Writer, family_number};
 
 /// The bytes of a transaction, and which operations stand in which message.
 #[derive(Debug)]

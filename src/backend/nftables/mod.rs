@@ -7,7 +7,6 @@ pub mod element;
 pub mod encode;
 pub mod expr;
 pub mod names;
-pub mod netlink;
 pub mod owner;
 pub mod protocol;
 pub mod rebuild;

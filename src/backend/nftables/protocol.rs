@@ -1,17 +1,6 @@
 //! The numbers of the nf_tables netlink protocol that we use, from
 //! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`. PURE.
 
-use crate::model::Family;
-
-/// `AF_INET`, `AF_INET6`: families in `struct nfgenmsg`.
-#[must_use]
-pub const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 /// Message types (`enum nf_tables_msg_types`), with the subsystem in the high byte.
 pub mod message {
     /// `NFNL_SUBSYS_NFTABLES`: the resource id of a batch.

@@ -71,14 +71,11 @@ impl Settings {
     /// The settings of one family.
     #[must_use]
     pub fn new(config: &Config, family: Family) -> Self {
-        let of_family = |net: &&IpNet| Family::of_net(net) == family;
         let foreign = match &config.detect_local {
             DetectLocal::None | DetectLocal::NodeCidr => None,
             DetectLocal::BridgeInterface(name) => Some(Statement::InterfaceIsNot(name.clone())),
             DetectLocal::InterfaceNamePrefix(prefix) => Some(Statement::InterfaceStartsNot(prefix.clone())),
-            DetectLocal::ClusterCidr(cidrs) => {
-                cidrs.iter().find(of_family).copied().map(Statement::SourceNotIn)
-            }
+            DetectLocal::ClusterCidr(cidrs) => not_from(cidrs, family),
         };
         Self {
             family,
@@ -89,6 +86,17 @@ impl Settings {
             affinity_clients: config.affinity_clients,
         }
     }
+}
+
+impl Settings {
+    /// Local pods are those in these CIDRs, at most one of which is of this family.
+    pub fn set_local(&mut self, cidrs: &[IpNet]) {
+        self.foreign = not_from(cidrs, self.family);
+    }
+}
+
+fn not_from(cidrs: &[IpNet], family: Family) -> Option<Statement> {
+    cidrs.iter().find(|net| Family::of_net(net) == family).copied().map(Statement::SourceNotIn)
 }
 
 fn chain(name: impl Into<String>, rules: Vec<Vec<Statement>>) -> Chain {

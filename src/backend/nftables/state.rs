@@ -10,14 +10,14 @@ use super::codec::{
 use super::connection::Connection;
 use super::element::{Element, ElementData, ElementKey};
 use super::names::{ServiceChain, Set, TABLE, table_comment};
-use super::netlink::Attributes;
-use super::protocol::{chain as chain_attribute, family_number, list, message, rule, set, table};
+use super::protocol::{chain as chain_attribute, list, message, rule, set, table};
 use super::ruleset::{
     Chain, ChainType, Settings, base_chains, memory_chains, service_chain, static_chains, sticky_chain,
 };
 use super::sticky::{MapState, Memory, Objects, StickyChain};
 use super::wire;
 use crate::model::Family;
+use crate::netlink::{Attributes, family_number};
 
 /// The table of one family as the kernel holds it.
 #[derive(Debug)]

@@ -16,10 +16,10 @@ use nftnl::{MsgType, NlMsg, ProtoFamily};
 
 use super::expr::{Compare, Expr, Load, Register};
 use super::names::TABLE;
-use super::netlink::{APPEND, CREATE, REQUEST};
 use super::protocol::object;
 use super::ruleset::{Chain, ChainType, Hook};
 use crate::model::Family;
+use crate::netlink::{APPEND, CREATE, REQUEST};
 
 /// The name under which rules refer to an anonymous set until the kernel has numbered it.
 pub const ANONYMOUS_SET: &str = "__set%d";

@@ -127,7 +127,7 @@ impl Context {
         })
     }
 
-    fn is_here(&self, node_name: &str) -> bool {
+    pub(super) fn is_here(&self, node_name: &str) -> bool {
         !node_name.is_empty() && node_name == &*self.node_name.0
     }
 

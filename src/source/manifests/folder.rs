@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
+use super::definition::{Definition, Item, ItemKey, NOT_OURS, Parsed};
 use super::load::{Found, Loaded, hash};
-use super::parse::{Definition, NOT_OURS, Parsed, kind};
 use crate::metrics::{KindLabel, Metrics};
-use crate::model::{Key, Update};
+use crate::model::Update;
 use crate::source::convert::{Context, Problem};
+use crate::source::pods::StandIn;
 
 const SETTLE_GONE: Duration = Duration::from_millis(10);
 const SETTLE_EMPTY: Duration = Duration::from_millis(100);
@@ -29,7 +30,8 @@ pub(super) struct Folder {
     context: Context,
     metrics: Metrics,
     files: HashMap<FileName, File>,
-    objects: HashMap<Key, Claim>,
+    objects: HashMap<ItemKey, Claim>,
+    stand_in: StandIn,
 }
 
 /// What is remembered of a file.
@@ -42,9 +44,9 @@ struct File {
     /// Whether there is a good state in force.
     good: bool,
     /// What it defines.
-    keys: Box<[Key]>,
+    keys: Box<[ItemKey]>,
     /// What it defines and another file has in force.
-    spares: BTreeMap<Key, Definition>,
+    spares: BTreeMap<ItemKey, Definition>,
     /// Hashes of what has been said about it.
     said: Box<[u64]>,
 }
@@ -70,7 +72,8 @@ struct Claim {
 
 impl Folder {
     pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
-        Self { dir, context, metrics, files: HashMap::new(), objects: HashMap::new() }
+        let (files, objects, stand_in) = (HashMap::new(), HashMap::new(), StandIn::default());
+        Self { dir, context, metrics, files, objects, stand_in }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -142,15 +145,17 @@ impl Folder {
         for key in released {
             self.succeed(key, &mut updates);
         }
+        updates.append(&mut self.stand_in.settle());
         updates
     }
 
     /// Remembers what a file defines now, and releases what it no longer does.
-    fn take(&mut self, name: &FileName, content: u64, parsed: &Parsed, released: &mut Vec<Key>) {
-        let keys: Box<[Key]> = parsed.definitions.iter().map(|definition| definition.key.clone()).collect();
+    fn take(&mut self, name: &FileName, content: u64, parsed: &Parsed, released: &mut Vec<ItemKey>) {
+        let keys: Box<[ItemKey]> =
+            parsed.definitions.iter().map(|definition| definition.key.clone()).collect();
         let mut file = self.files.remove(name).unwrap_or_default();
         if !file.keys.is_empty() {
-            let now: HashSet<&Key> = keys.iter().collect();
+            let now: HashSet<&ItemKey> = keys.iter().collect();
             self.release(name, &file.keys, &now, released);
             file.spares.retain(|key, _| now.contains(key));
         }
@@ -176,7 +181,13 @@ impl Folder {
     }
 
     /// Takes the name of a file off everything that it no longer defines.
-    fn release(&mut self, name: &FileName, before: &[Key], now: &HashSet<&Key>, released: &mut Vec<Key>) {
+    fn release(
+        &mut self,
+        name: &FileName,
+        before: &[ItemKey],
+        now: &HashSet<&ItemKey>,
+        released: &mut Vec<ItemKey>,
+    ) {
         for key in before.iter().filter(|key| !now.contains(key)) {
             let Some(claim) = self.objects.get_mut(key) else { continue };
             if claim.owner.as_ref() == Some(name) {
@@ -198,7 +209,7 @@ impl Folder {
                     let (owner, rival) = (self.dir.join(&**owner), self.dir.join(&**name));
                     warn!(
                         "{} is defined in {} and in {}: the first one stays in force",
-                        title(&definition.key),
+                        definition.key,
                         owner.display(),
                         rival.display()
                     );
@@ -217,28 +228,28 @@ impl Folder {
                         file.spares.remove(&definition.key);
                     }
                 }
-                store(claim, definition, updates);
+                updates.extend(store(claim, definition, &mut self.stand_in));
             }
         }
     }
 
     /// Lets the next file in, if there is one, where the owner has gone.
-    fn succeed(&mut self, key: Key, updates: &mut Vec<Update>) {
+    fn succeed(&mut self, key: ItemKey, updates: &mut Vec<Update>) {
         let Some(claim) = self.objects.get_mut(&key) else { return };
         if claim.owner.is_some() {
             return;
         }
         let Some(heir) = claim.rivals.iter().min().cloned() else {
             let stored = self.objects.remove(&key).is_some_and(|claim| claim.stored != NOT_OURS);
-            updates.extend(stored.then_some(Update::Delete(key)));
+            updates.extend(if stored { tell(key, None, &mut self.stand_in) } else { None });
             return;
         };
         claim.rivals.retain(|rival| *rival != heir);
         let spare = self.files.get_mut(&heir).and_then(|file| file.spares.remove(&key));
-        info!("{} is taken from {} now", title(&key), self.dir.join(&*heir).display());
+        info!("{} is taken from {} now", key, self.dir.join(&*heir).display());
         claim.owner = Some(heir);
         if let Some(definition) = spare {
-            store(claim, definition, updates);
+            updates.extend(store(claim, definition, &mut self.stand_in));
         }
     }
 
@@ -253,7 +264,6 @@ impl Folder {
             let Problem { kind, object, field, what } = problem;
             hashes.push(hash(problem));
             if !said.contains(&hash(problem)) {
-                let kind = kind.as_str();
                 self.metrics.objects_left_out.get_or_create(&KindLabel { kind }).inc();
                 warn!("manifest {}: {kind} {object}: {field} {what}", path.display());
             }
@@ -262,31 +272,35 @@ impl Folder {
             hashes.push(hash(key));
             if !said.contains(&hash(key)) {
                 self.metrics.manifest_errors.inc();
-                warn!("{} is defined twice in {}: the first one counts", title(key), path.display());
+                warn!("{} is defined twice in {}: the first one counts", key, path.display());
             }
         }
         hashes.into()
     }
 }
 
-/// Tells the store what it does not know yet.
-fn store(claim: &mut Claim, definition: Definition, updates: &mut Vec<Update>) {
+/// Puts a definition in force; the update that tells the store what it does not know yet.
+fn store(claim: &mut Claim, definition: Definition, stand_in: &mut StandIn) -> Option<Update> {
     if claim.stored == definition.hash {
-        return;
+        return None;
     }
     claim.stored = definition.hash;
-    updates.push(match definition.object {
-        Some(object) => Update::Set(object),
-        None => Update::Delete(definition.key),
-    });
+    tell(definition.key, definition.item, stand_in)
 }
 
-/// How people call an object.
-fn title(key: &Key) -> String {
-    let kind = kind(key).as_str();
-    match key {
-        Key::Service(name) | Key::EndpointSlice(name) | Key::Endpoints(name) => format!("{kind} {name}"),
-        Key::Node => "our Node".into(),
-        Key::ServiceCidr(name) => format!("{kind} {name}"),
+/// Tells of an item: `None` if it is not there. Pods are not for the store.
+fn tell(key: ItemKey, item: Option<Item>, stand_in: &mut StandIn) -> Option<Update> {
+    match (item, key) {
+        (Some(Item::Object(object, selection)), _) => {
+            stand_in.set(&object, selection);
+            return Some(Update::Set(object));
+        }
+        (Some(Item::Pod(name, pod)), _) => stand_in.set_pod(name, pod),
+        (None, ItemKey::Object(key)) => {
+            stand_in.delete(&key);
+            return Some(Update::Delete(key));
+        }
+        (None, ItemKey::Pod(name)) => stand_in.delete_pod(&name),
     }
+    None
 }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io, thread};
 
+use super::definition::Parsed;
 use super::folder::Folder;
-use super::parse::{Parsed, parse};
+use super::parse::parse;
 
 /// What was found under a name.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! A real folder, edited for real; what arrives at the sink is waited for, never slept for.
 
+mod pods;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Key, NodeName, ObjectName};
+use crate::model::{EndpointSlice, Key, NodeName, ObjectName, Store, Touched};
 
 /// A directory of its own for a test, deleted at its end.
 struct Temp(PathBuf);
@@ -108,12 +110,22 @@ fn line(update: &Update) -> String {
             let ips: Vec<_> = content.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
             format!("+{} of {}: {}", name(slice), name(service), ips.join(","))
         }
-        Update::Set(Object::Endpoints(service, _)) => format!("+endpoints {}", name(service)),
+        Update::Set(Object::Endpoints(service, slices)) => {
+            let all: Vec<_> = slices.iter().flat_map(addresses).collect();
+            format!("+endpoints {} {}", name(service), all.join(","))
+        }
         Update::Set(Object::Node(node)) => format!("+node {:?}", node.addresses),
         Update::Set(Object::ServiceCidr(cidr, nets)) => format!("+cidr {cidr} {nets:?}"),
+        Update::Delete(Key::Endpoints(service)) => format!("-endpoints {}", name(service)),
         Update::Delete(Key::Service(service)) => format!("-{}", name(service)),
         other => format!("{other:?}"),
     }
+}
+
+/// The addresses of a slice, with each of its ports.
+fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = String> {
+    let ports = slice.ports.iter();
+    ports.flat_map(|port| slice.endpoints.iter().map(move |e| format!("{}:{}", e.address, port.port)))
 }
 
 fn service(name: &str, ip: &str) -> String {
@@ -172,7 +184,7 @@ fn every_form_of_file_is_read() {
     expected.extend(
         ["b", "c1", "c2", "d1", "d2", "e1", "e2", "f1", "g1"].map(|name| format!("+default/{name} 10.0.0.1")),
     );
-    expected.extend(["+shop/k of shop/web: 10.1.0.1,10.1.0.2".into(), "+endpoints default/no".into()]);
+    expected.extend(["+shop/k of shop/web: 10.1.0.1,10.1.0.2".into(), "+endpoints default/no ".into()]);
     assert_eq!(lines, expected);
     assert_eq!(run.errors(), 0);
 }

@@ -5,8 +5,9 @@ use std::thread;
 
 use serde::de::DeserializeSeed;
 
+use super::definition::Parsed;
 use super::load::threads;
-use super::parse::{Broken, Document, Parsed, json_values};
+use super::parse::{Broken, Document, json_values};
 use crate::source::convert::Context;
 
 /// Files below this size are read on one thread.

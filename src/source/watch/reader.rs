@@ -74,7 +74,7 @@ impl<'a, K: Watched> Reader<'a, K> {
             Ok(object) => object,
             Err(error) => {
                 self.left_out(Problem {
-                    kind: K::KIND,
+                    kind: K::KIND.as_str(),
                     object: full_name(&head(text)),
                     field: ".".to_string(),
                     what: format!("the object cannot be read: {error}"),

@@ -10,8 +10,7 @@ use tracing::debug;
 use super::super::codec::{Client, read_client};
 use super::super::encode::Batch;
 use super::super::names::{NOT_REMEMBERED, TABLE};
-use super::super::netlink::{Attributes, Writer};
-use super::super::protocol::{family_number, list, message, object};
+use super::super::protocol::{list, message, object};
 use super::super::steps::Step;
 use super::super::sticky::{Memory, Objects, memories};
 use super::super::transaction::Op;
@@ -20,6 +19,7 @@ use crate::backend::{BackendError, Receipt};
 use crate::desired::{Owner, Row};
 use crate::diff::Plan;
 use crate::model::Family;
+use crate::netlink::{Attributes, Writer, family_number};
 use crate::policy::endpoints::Target;
 
 /// With up to this many clients a map is looked through twice: a packet that was under way when the

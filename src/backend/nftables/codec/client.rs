@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::super::names::NOT_REMEMBERED;
-use super::super::netlink::{Attributes, Writer};
 use super::super::protocol::{element, list, object, set as set_attribute};
 use super::super::sticky::{MEMORY_KEY, MapState, Memory};
 use super::{Bytes, Fields, SetIdentity, TABLE, read_size, type_number, write_identity, write_value};
 use crate::model::{Family, Port};
+use crate::netlink::{Attributes, Writer};
 
 /// Writes the attributes that make the map of a memory or change it.
 pub fn write_map(w: &mut Writer, memory: &Memory, state: MapState, family: Family) {

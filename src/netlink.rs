@@ -1,8 +1,12 @@
-//! Netlink messages and attributes as bytes: a writer and a reader. PURE.
+//! Netlink messages and attributes as bytes: a writer and a reader. PURE; [`socket`] is the edge.
 //!
-//! Layout: `struct nlmsghdr` (16 bytes, host byte order), for nf_tables `struct nfgenmsg` (4 bytes),
+//! Layout: `struct nlmsghdr` (16 bytes, host byte order), for netfilter `struct nfgenmsg` (4 bytes),
 //! then attributes of 4 bytes header (length, type) and a value, each padded to 4 bytes
-//! (`include/uapi/linux/netlink.h`). Numbers inside nf_tables attributes are big-endian.
+//! (`include/uapi/linux/netlink.h`). Numbers inside netfilter attributes are big-endian.
+
+pub mod socket;
+
+use crate::model::Family;
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 0x1;
@@ -10,6 +14,10 @@ pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
 /// `NLM_F_ROOT | NLM_F_MATCH`: everything of a kind.
 pub const DUMP: u16 = 0x300;
+/// `NLM_F_DUMP_INTR`, in answers: what was dumped has changed meanwhile.
+pub const DUMP_INTERRUPTED: u16 = 0x10;
+/// `NLM_F_DUMP_FILTERED`, in answers: the kernel left out what was not asked for.
+pub const DUMP_FILTERED: u16 = 0x20;
 /// `NLM_F_CREATE`.
 pub const CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`.
@@ -25,6 +33,15 @@ pub const HEADERS: usize = 20;
 const NLMSG_HEADER: usize = 16;
 const NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
+
+/// `AF_INET`, `AF_INET6`: families in `struct nfgenmsg`.
+#[must_use]
+pub const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
 
 /// Appends messages to a buffer.
 #[derive(Debug, Default)]
@@ -131,6 +148,8 @@ impl Writer {
 pub struct Message<'a> {
     /// The message type.
     pub kind: u16,
+    /// `NLM_F_*` of the answer.
+    pub flags: u16,
     /// The sequence number of the request it answers.
     pub seq: u32,
     /// `nfgenmsg.res_id`: in dumps of nf_tables the low 16 bits of the generation.
@@ -159,8 +178,9 @@ pub fn messages(buffer: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let payload = &whole[NLMSG_HEADER..];
         let resource = payload.get(2..4).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
         let kind = u16::from_ne_bytes([whole[4], whole[5]]);
+        let flags = u16::from_ne_bytes([whole[6], whole[7]]);
         let seq = u32::from_ne_bytes([whole[8], whole[9], whole[10], whole[11]]);
-        Some(Message { kind, seq, resource, payload, whole })
+        Some(Message { kind, flags, seq, resource, payload, whole })
     })
 }
 
