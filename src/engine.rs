@@ -21,6 +21,9 @@ use crate::schedule::Retry;
 /// Wait after a failed sync, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// How long the Node and the ServiceCIDRs are waited for once Services and slices are listed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// All state of a node, and the backend that programs it.
 pub struct Engine<B> {
     backend: B,
@@ -33,6 +36,8 @@ pub struct Engine<B> {
     /// When the oldest update that is not programmed yet arrived.
     waiting_since: Option<Instant>,
     lanes: [Lane; 2],
+    /// From when on the node is programmed, even if not everything is listed.
+    start: Option<Instant>,
 }
 
 /// What one sync did.
@@ -87,6 +92,7 @@ impl<B: Backend> Engine<B> {
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
             lanes: Family::ALL.map(lane),
+            start: None,
         }
     }
 
@@ -100,12 +106,22 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// Whether Services and EndpointSlices have been listed: before that nothing is programmed.
-    /// With `detectLocalMode: NodeCIDR` the node's own CIDRs must be known as well, as in kube-proxy.
-    #[must_use]
-    pub fn complete(&self) -> bool {
+    /// Whether enough is known to program the node: Services and EndpointSlices are listed completely,
+    /// and the Node and the ServiceCIDRs as well, unless they keep us waiting for [`PATIENCE`]: without
+    /// them a restart would first take away what depends on them. With `detectLocalMode: NodeCIDR` the
+    /// node's own CIDRs must be known, as in kube-proxy.
+    pub fn complete(&mut self, now: Instant) -> bool {
         let node_known = self.store.node().is_some_and(|node| !node.pod_cidrs.is_empty());
-        self.store.complete() && (self.node_cidrs.is_none() || node_known)
+        if !self.store.complete() || (self.node_cidrs.is_some() && !node_known) {
+            return false;
+        }
+        let start = match self.start {
+            _ if self.store.all_listed() => now,
+            Some(start) => start,
+            None => now + PATIENCE,
+        };
+        self.start = Some(start.min(self.start.unwrap_or(start)));
+        start <= now
     }
 
     /// Tells the backend of other pod CIDRs of the node: all of its static rules may look different.
@@ -125,7 +141,7 @@ impl<B: Backend> Engine<B> {
     /// Only what no retry can mend; everything else is logged, counted and tried again.
     pub fn sync(&mut self, now: Instant) -> Result<Synced, BackendError> {
         let mut synced = Synced::default();
-        if !self.complete() {
+        if !self.complete(now) {
             return Ok(synced);
         }
         self.follow_node_cidrs();
@@ -148,7 +164,7 @@ impl<B: Backend> Engine<B> {
     /// Whether everything that is wanted is programmed.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.complete() && self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
+        self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
     }
 
     /// What [`Backend::not_remembered`] tells of each family.
@@ -162,7 +178,9 @@ impl<B: Backend> Engine<B> {
     /// When [`Self::sync`] has to be called even if nothing arrives.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.lanes.iter().flat_map(Lane::deadlines).min()
+        // The start is a deadline until the touched are compiled.
+        let start = self.start.filter(|_| !self.touched.is_empty());
+        self.lanes.iter().flat_map(Lane::deadlines).chain(start).min()
     }
 
     /// The next part of conntrack to compare with what is programmed, if one is due;
@@ -276,7 +294,7 @@ impl Lane {
         let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
         due.collect::<Vec<_>>().into_iter().for_each(|owner| self.ledger.take_up(owner));
         loop {
-            match self.write(backend) {
+            match self.write(backend, now) {
                 Ok(receipt) => {
                     self.retry.succeeded();
                     self.refused.retain(|_, retry| !retry.ready(now));
@@ -300,13 +318,14 @@ impl Lane {
 
     /// Reads what is installed where that is not known, and writes the difference; `None` if there was
     /// nothing to write. After a failure nothing is assumed: what is installed is read again.
-    fn write(&mut self, backend: &mut impl Backend) -> Result<Option<Receipt>, BackendError> {
+    fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Receipt>, BackendError> {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
             let rows = backend.read(self.family)?;
             debug!(family = %self.family, rows = rows.len(), "read what is installed");
             self.ledger.read_back(rows);
-            self.refused.keys().for_each(|owner| self.ledger.set_aside(owner));
+            let not_due = self.refused.iter().filter(|(_, retry)| !retry.ready(now));
+            not_due.for_each(|(owner, _)| self.ledger.set_aside(owner));
         }
         let plan = self.ledger.plan();
         let receipt = if unread || !plan.is_empty() {

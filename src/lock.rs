@@ -6,9 +6,11 @@
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
+use tracing::warn;
 
 /// The abstract name of the socket (`@shunt` in `ss -xl`).
 const NAME: &str = "shunt";
@@ -16,7 +18,7 @@ const NAME: &str = "shunt";
 /// Held for as long as this process programs the node.
 #[derive(Debug)]
 pub struct Lock {
-    _listener: UnixListener,
+    _listener: Option<UnixListener>,
 }
 
 /// Why the lock could not be taken.
@@ -41,18 +43,30 @@ impl Lock {
     pub fn take() -> Result<Self, LockError> {
         let address = SocketAddr::from_abstract_name(NAME)?;
         match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(Self { _listener: listener }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(LockError::Held { holder: holder(&address) })
-            }
+            Ok(listener) => Ok(Self { _listener: Some(listener) }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&address) {
+                // Anybody may take a name. Who could not program this node anyway keeps nobody from it.
+                Some(peer) if peer.uid() != 0 && Some(peer.uid()) != own_uid() => {
+                    warn!("{} of user {} holds the lock @{NAME}: ignored", describe(peer.pid()), peer.uid());
+                    Ok(Self { _listener: None })
+                }
+                peer => Err(LockError::Held { holder: in_words(peer) }),
+            },
             Err(error) => Err(error.into()),
         }
     }
 }
 
-fn holder(address: &SocketAddr) -> String {
-    let peer =
-        UnixStream::connect_addr(address).ok().and_then(|stream| getsockopt(&stream, PeerCredentials).ok());
+fn holder(address: &SocketAddr) -> Option<UnixCredentials> {
+    let stream = UnixStream::connect_addr(address).ok()?;
+    getsockopt(&stream, PeerCredentials).ok()
+}
+
+fn own_uid() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|process| process.uid())
+}
+
+fn in_words(peer: Option<UnixCredentials>) -> String {
     match peer.map(|peer| peer.pid()) {
         Some(pid) if pid > 0 => describe(pid),
         _ => "a process of another container (its process id cannot be seen from here)".into(),

@@ -1,5 +1,6 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
@@ -73,7 +74,8 @@ fn start_logging(options: &Options, config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(options.log_filter(config)));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// `shunt run`.
@@ -113,7 +115,6 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     };
     match ended {
         Ended::Done => Ok(()),
-        Ended::Source(error) => Err(Failure(Exit::Source, error)),
         Ended::Backend(error) => Err(error.into()),
     }
 }

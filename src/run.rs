@@ -23,8 +23,6 @@ pub enum Event {
     Updates(Vec<Update>, Instant),
     /// A signal asks to end.
     Stop(&'static str),
-    /// A source has ended for good, with the reason; what is programmed stays.
-    SourceFailed(anyhow::Error),
 }
 
 /// Why the loop ended.
@@ -32,8 +30,6 @@ pub enum Event {
 pub enum Ended {
     /// By a signal, or because everything is programmed and that was all (`--once`).
     Done,
-    /// A source failed for good.
-    Source(anyhow::Error),
     /// The backend cannot work.
     Backend(BackendError),
 }
@@ -108,7 +104,7 @@ impl EventLoop {
 
     /// Takes in events until Services and EndpointSlices are listed: for a dry run.
     pub fn fill<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
-        while !engine.complete() {
+        while !engine.complete(Instant::now()) {
             if let Some(ended) = self.wait(engine, None) {
                 return Some(ended);
             }
@@ -198,6 +194,5 @@ fn take<B: Backend>(engine: &mut Engine<B>, event: Event) -> Option<Ended> {
             info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
             Some(Ended::Done)
         }
-        Event::SourceFailed(error) => Some(Ended::Source(error)),
     }
 }

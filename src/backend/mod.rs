@@ -116,15 +116,14 @@ fn details(owner: Option<&Owner>, message: Option<&str>) -> String {
 }
 
 impl BackendError {
-    /// Whether what was believed to be installed is not: somebody else has changed it.
+    /// Whether what was believed of the kernel is not so: somebody else has changed what is installed, or
+    /// a set did not grow (`ENFILE`).
     #[must_use]
     pub fn is_stale(&self) -> bool {
         match self {
             Self::Refused { errno, .. } => {
-                matches!(
-                    errno.raw_os_error(),
-                    Some(nix::libc::ENOENT | nix::libc::EEXIST | nix::libc::ERESTART)
-                )
+                use nix::libc::{EEXIST, ENFILE, ENOENT, ERESTART};
+                matches!(errno.raw_os_error(), Some(ENOENT | EEXIST | ERESTART | ENFILE))
             }
             Self::Io { .. } => true,
             _ => false,

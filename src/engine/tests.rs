@@ -39,7 +39,12 @@ impl Node {
             slices.push(a_slice(n, number, "fd01::1"));
         }
         self.engine.take(
-            vec![Update::Reset(Kind::Service, lists), Update::Reset(Kind::EndpointSlice, slices)],
+            vec![
+                Update::Reset(Kind::Node, vec![]),
+                Update::Reset(Kind::ServiceCidr, vec![]),
+                Update::Reset(Kind::Service, lists),
+                Update::Reset(Kind::EndpointSlice, slices),
+            ],
             self.now,
         );
     }
@@ -90,6 +95,16 @@ fn nothing_is_programmed_before_both_lists_are_complete() {
     }
     node.engine.take(vec![Update::Reset(Kind::EndpointSlice, vec![])], node.now);
     node.sync();
+    assert_eq!(node.kernel().reads, 0, "the Node and the ServiceCIDRs are waited for");
+    node.now = node.engine.deadline().expect("not for ever");
+    node.sync();
+    assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
+    assert_eq!(node.engine.deadline(), None);
+}
+
+#[test]
+fn with_everything_listed_nothing_is_waited_for() {
+    let node = Node::with(&["a/web"]);
     assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
 }
 
@@ -236,4 +251,33 @@ fn with_node_cidr_nothing_is_programmed_before_the_node_tells_its_own() {
     node.sync();
     assert_eq!(node.kernel().node_cidrs, ["10.244.2.0/24".parse().unwrap()]);
     assert_eq!(node.kernel().reads, reads + 2, "what is installed is compared with the new rules");
+}
+
+#[test]
+fn two_refused_services_are_both_tried_again() {
+    let mut node = Node::with(&["a/one", "a/two"]);
+    let moved = |n: &str, number| Update::Set(a_slice(n, number, "10.1.0.9"));
+    let refuse = |node: &Node, n: &str| {
+        let owner = Some(Owner::Service(name(n)));
+        node.kernel().failures.push_back(refusal(Family::V4, nix::libc::EINVAL, owner));
+    };
+    refuse(&node, "a/one");
+    refuse(&node, "a/two");
+    node.engine.take(vec![moved("a/one", 1), moved("a/two", 2)], node.now);
+    node.sync();
+    node.now = node.engine.deadline().expect("both are due at once");
+    refuse(&node, "a/one");
+    node.sync();
+    while let Some(due) = node.engine.deadline() {
+        node.now = due;
+        node.sync();
+    }
+    let kernel = node.kernel();
+    let sizes = kernel.rows.values().filter_map(|(_, row)| match row {
+        crate::desired::Row::Frontend(frontend, forwarding) if frontend.family() == Family::V4 => {
+            Some(forwarding.to.targets().len())
+        }
+        _ => None,
+    });
+    assert_eq!(sizes.collect::<Vec<_>>(), [2, 2]);
 }

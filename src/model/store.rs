@@ -85,6 +85,12 @@ impl Store {
         self.listed.contains(&Kind::Service) && self.listed.contains(&Kind::EndpointSlice)
     }
 
+    /// Whether everything that the API has been listed.
+    #[must_use]
+    pub fn all_listed(&self) -> bool {
+        self.complete() && self.listed.contains(&Kind::Node) && self.listed.contains(&Kind::ServiceCidr)
+    }
+
     /// The Service of this name, if it exists.
     #[must_use]
     pub fn service(&self, name: &ServiceName) -> Option<&Service> {

@@ -23,6 +23,7 @@ use super::state::{self, HeldBy, Installed};
 use super::steps::{self, Step};
 use super::sticky::{Memory, Objects};
 use super::transaction::Op;
+use super::wire;
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::Config;
 use crate::desired::{Owner, Row};
@@ -56,6 +57,9 @@ struct Table {
     sizes: BTreeMap<Set, u32>,
     counts: BTreeMap<Set, usize>,
     strays: Vec<Element>,
+    /// A set is full and the kernel has not raised its size (Linux 6.1 does not): only a new table
+    /// helps.
+    outgrown: bool,
     sticky: Objects,
     remembered: tidy::Remembered,
     /// What the counter of clients that were not remembered said last.
@@ -92,6 +96,7 @@ impl Nftables {
             sizes: BTreeMap::new(),
             counts: BTreeMap::new(),
             strays: Vec::new(),
+            outgrown: false,
             sticky: Objects::default(),
             remembered: tidy::Remembered::default(),
             not_remembered: None,
@@ -280,6 +285,11 @@ impl Backend for Nftables {
 
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
         self.forget(family);
+        if std::mem::take(&mut self.table(family).outgrown) {
+            info!(%family, "a set is full and this kernel does not enlarge it: the table is replaced");
+            self.table(family).condition = Condition::Unfit;
+            return Ok(Vec::new());
+        }
         if self.table(family).not_remembered.is_none() {
             // What was counted before this process is not told again.
             self.count_not_remembered(family)?;
@@ -325,14 +335,28 @@ impl Backend for Nftables {
             Condition::Unfit => Self::replace,
             Condition::Orphan | Condition::Ready => Self::update,
         };
-        let result = match write(self, plan, &mut receipt) {
-            Err(error) if self.owned && is_unknown_flag(&error) => {
-                info!("this kernel cannot protect a table against others (Linux 6.9 can): going on without");
-                self.owned = false;
-                write(self, plan, &mut receipt)
+        let was_read = self.table(plan.family).condition != Condition::Ready;
+        let mut result = write(self, plan, &mut receipt);
+        if let Err(error) = &result
+            && self.owned
+            && is_unknown_flag(error)
+        {
+            info!("this kernel cannot protect a table against others (Linux 6.9 can): going on without");
+            self.owned = false;
+            result = write(self, plan, &mut receipt);
+        }
+        if was_read {
+            wire::release_unused_memory();
+        }
+        if let Err(error) = &result {
+            self.table(plan.family).outgrown = is_full(error);
+            if is_unknown_flag(error) {
+                let family = plan.family;
+                result = Err(BackendError::Unsupported(format!(
+                    "this kernel has no nf_tables for {family}: {error}"
+                )));
             }
-            result => result,
-        };
+        }
         result?;
         self.tidy(plan, &mut receipt)?;
         Ok(receipt)
@@ -369,6 +393,11 @@ fn is_unknown_flag(error: &BackendError) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a set is full.
+fn is_full(error: &BackendError) -> bool {
+    matches!(error, BackendError::Refused { errno, .. } if errno.raw_os_error() == Some(nix::libc::ENFILE))
 }
 
 fn refused(step: &Step, refusal: Refusal) -> BackendError {

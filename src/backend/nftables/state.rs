@@ -200,7 +200,10 @@ fn read_chains(connection: &mut Connection, settings: &Settings) -> io::Result<R
             (rules.remove(&chain.name).unwrap_or_default(), expected_texts(&chain, settings.family));
         if found != expected {
             tracing::debug!(chain = chain.name, ?found, ?expected, "rules differ");
-            return Ok(Err(format!("the rules of chain {} are not shunt's", chain.name)));
+            return Ok(Err(format!(
+                "the rules of chain {} are not what they should be: other settings, or another hand",
+                chain.name
+            )));
         }
     }
     match found.into_keys().next() {
