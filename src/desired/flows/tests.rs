@@ -1,6 +1,6 @@
 use super::*;
 use crate::desired::row::{Choice, Forwarding, Masquerade, ServicePortName};
-use crate::diff::Change;
+use crate::diff::{Change, RowRef};
 use crate::model::{Endpoint, Object, ServicePort, SlicePort, Touched, Update};
 use crate::policy::stale::Scope;
 use crate::testing::{endpoint, name, port, service, slice, udp_flow as flow, udp_frontend, with};
@@ -17,7 +17,6 @@ fn row(text: &str) -> Row {
         to: Choice::Reject,
         from_outside: None,
         allowed_sources: None,
-        affinity: None,
     };
     Row::Frontend(frontend(text), forwarding)
 }
@@ -43,7 +42,7 @@ fn owner(text: &str) -> Owner {
 }
 
 fn removed(rows: impl IntoIterator<Item = Row>) -> Plan {
-    let change = |row: Row| Change { owner: Owner::Node, before: Some(row.into()), after: None };
+    let change = |row| Change { owner: Owner::Node, before: Some(RowRef::from(row)), after: None };
     Plan { family: Family::V4, changes: rows.into_iter().map(change).collect() }
 }
 
@@ -85,7 +84,7 @@ fn what_changes_has_to_be_looked_at_once_it_is_programmed() {
         let store = store("shop/dns", &endpoints);
         flows.take(&dns, rows, &store);
         assert_eq!(due(&mut flows, &store), "", "{what}: not before it is programmed");
-        flows.programmed(&removed([]), false, |_| false);
+        flows.programmed(&removed([]), false, |_| true);
         assert_eq!(due(&mut flows, &store), expected, "{what}");
     }
     assert!(flows.held.is_empty() && flows.frontends.is_empty(), "{flows:?}");
@@ -97,9 +96,9 @@ fn a_refused_service_waits() {
     let store = store("shop/dns", &[endpoint("10.1.0.1")]);
     let mut flows = Flows::new(Family::V4, false);
     flows.take(&dns, &[row("10.96.0.1:53")], &store);
-    flows.programmed(&removed([]), false, |owner| *owner == dns);
+    flows.programmed(&removed([]), false, |owner| *owner != dns);
     assert_eq!(due(&mut flows, &store), "");
-    flows.programmed(&removed([]), false, |_| false);
+    flows.programmed(&removed([]), false, |_| true);
     assert_eq!(due(&mut flows, &store), "10.96.0.1:53");
 }
 
@@ -112,13 +111,13 @@ fn a_frontend_changes_hands() {
     for b_first in [true, false] {
         let mut flows = Flows::new(Family::V4, false);
         flows.take(&a, &external, &stores[0]);
-        flows.programmed(&removed([]), false, |_| false);
+        flows.programmed(&removed([]), false, |_| true);
         let _ = flows.take_due();
         let steps: [(&Owner, &[Row]); 2] = [(&b, &external), (&a, &[])];
         for step in if b_first { [0, 1] } else { [1, 0] } {
             flows.take(steps[step].0, steps[step].1, &stores[1]);
         }
-        flows.programmed(&removed([]), false, |_| false);
+        flows.programmed(&removed([]), false, |_| true);
         let due = flows.take_due();
         let review = flows.review(&due, &stores[1]);
         let stale = |reaches| review.is_stale(&flow("203.0.113.7:53", reaches));
@@ -134,7 +133,7 @@ fn a_start_looks_at_everything() {
     let range = Row::ServiceCidr("10.96.0.0/16".parse().unwrap());
     flows.take(&Owner::Node, &[range], &store);
     flows.take(&owner("shop/dns"), &[row("10.96.0.1:53")], &store);
-    flows.programmed(&removed([row("203.0.113.9:53")]), true, |_| false);
+    flows.programmed(&removed([row("203.0.113.9:53")]), true, |_| true);
     let due = flows.take_due();
     assert_eq!(due.changed().frontends, BTreeSet::from([frontend("203.0.113.9:53")]), "for a second look");
     let review = flows.review(&due, &store);
@@ -158,7 +157,7 @@ fn nodeport_addresses_come_and_go() {
     let mut flows = Flows::new(Family::V4, false);
     flows.take(&Owner::Node, &[address("192.168.0.2")], &store);
     flows.take(&owner("shop/dns"), &[row("10.96.0.1:53"), row("np:30053")], &store);
-    flows.programmed(&removed([]), false, |_| false);
+    flows.programmed(&removed([]), false, |_| true);
     let _ = flows.take_due();
     flows.take(&Owner::Node, &[address("192.168.0.3")], &store);
     let mut plan = removed([address("192.168.0.2")]);
@@ -167,7 +166,7 @@ fn nodeport_addresses_come_and_go() {
         before: None,
         after: Some(address("192.168.0.3").into()),
     });
-    flows.programmed(&plan, false, |_| false);
+    flows.programmed(&plan, false, |_| true);
     let due = flows.take_due();
     let review = flows.review(&due, &store);
     for (dialled, reaches, stale) in [
