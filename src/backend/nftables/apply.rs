@@ -3,20 +3,21 @@
 //! Every decision about contents is made before (`steps.rs`); here is only what goes when, and what
 //! follows if the kernel refuses.
 
+mod errors;
 mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::time::Instant;
 
 use ipnet::IpNet;
 use tracing::{debug, info, trace, warn};
 
-use super::connection::{Connection, Refusal};
+use errors::{busy, is_full, is_unknown_flag, open_error, read_error, refused};
+
+use super::connection::Connection;
 use super::element::Element;
 use super::encode::Batch;
 use super::names::{ServiceChain, Set};
-use super::owner;
 use super::rebuild::rebuild;
 use super::ruleset::Settings;
 use super::state::{self, HeldBy, Installed};
@@ -376,58 +377,4 @@ impl Backend for Nftables {
         self.forget(family);
         Ok(true)
     }
-}
-
-fn busy(family: Family, port: u32) -> BackendError {
-    let (ip, table) = (super::names::family_word(family), super::names::TABLE);
-    let owner = owner::describe(port);
-    BackendError::Busy(format!("the nftables table {ip} {table} belongs to {owner}; stop it first"))
-}
-
-/// Whether the kernel does not know the flags of an owned table.
-fn is_unknown_flag(error: &BackendError) -> bool {
-    match error {
-        BackendError::Refused { operation, errno, .. } => {
-            operation.starts_with("add table")
-                && matches!(errno.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EINVAL))
-        }
-        _ => false,
-    }
-}
-
-/// Whether a set is full.
-fn is_full(error: &BackendError) -> bool {
-    matches!(error, BackendError::Refused { errno, .. } if errno.raw_os_error() == Some(nix::libc::ENFILE))
-}
-
-fn refused(step: &Step, refusal: Refusal) -> BackendError {
-    let Refusal { errno, op, message } = refusal;
-    if errno.raw_os_error() == Some(nix::libc::EPERM) {
-        return BackendError::Privilege(NO_PRIVILEGE.into());
-    }
-    let operation = op.map_or_else(|| "the batch as a whole".into(), |op| step.transaction.op_text(op));
-    let owner = op.and_then(|op| step.owner(op)).cloned();
-    BackendError::Refused { family: step.transaction.family, operation, owner, errno, message }
-}
-
-const NO_PRIVILEGE: &str = "no permission to change nftables: run shunt as root, or give it CAP_NET_ADMIN";
-
-fn open_error(error: io::Error) -> BackendError {
-    match error.raw_os_error() {
-        Some(nix::libc::EPERM | nix::libc::EACCES) => BackendError::Privilege(NO_PRIVILEGE.into()),
-        Some(
-            nix::libc::EPROTONOSUPPORT | nix::libc::EAFNOSUPPORT | nix::libc::EINVAL | nix::libc::EOPNOTSUPP,
-        ) => BackendError::Unsupported(format!(
-            "this kernel offers no nf_tables ({error}): load the module (modprobe nf_tables), or run a \
-                 kernel that has CONFIG_NF_TABLES"
-        )),
-        _ => read_error(error),
-    }
-}
-
-fn read_error(source: io::Error) -> BackendError {
-    if source.raw_os_error() == Some(nix::libc::EPERM) {
-        return BackendError::Privilege(NO_PRIVILEGE.into());
-    }
-    BackendError::Io { action: "reading nftables from the kernel".into(), source }
 }

@@ -1,128 +1,27 @@
 //! Sets and elements as netlink attributes, in both directions. PURE.
 
 mod client;
+mod fields;
+mod set;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::element::{Element, ElementData, ElementKey};
-use super::names::{Data, Field, ServiceChain, Set, TABLE, TARGET_FIELDS};
-use super::protocol::{element, list, set as set_attribute};
-use super::sticky::{MEMORY_KEY, Memory, StickyChain};
-use super::typeof_data::{put, set_user_data};
-use crate::model::{Family, Port, Protocol};
+use super::names::{Data, Field, ServiceChain, Set, TABLE};
+use super::protocol::{element, list};
+use super::sticky::{Memory, StickyChain};
+use super::typeof_data::put;
+use crate::model::{Family, Protocol};
 use crate::netlink::{Attributes, Writer};
 use crate::policy::exposure::{Frontend, FrontendAddress};
 
+pub use set::{SetIdentity, read_size, write_protocol_set, write_set};
+
 pub use client::{Client, read_client, read_map, write_client, write_counter, write_map};
-
-/// What tells one of our sets from a foreign one of the same name, as the kernel reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetIdentity {
-    flags: u32,
-    key_length: u32,
-    data: Option<(u32, u32)>,
-    user_data: Vec<u8>,
-}
-
-impl SetIdentity {
-    /// The identity that our set has.
-    #[must_use]
-    pub fn of(set: Set, family: Family) -> Self {
-        let interval = if set.is_interval() { set_attribute::INTERVAL } else { 0 };
-        let concat = if set.is_interval() && set.key().len() > 1 { set_attribute::CONCAT } else { 0 };
-        let map = if set.data() == Data::None { 0 } else { set_attribute::MAP };
-        let data = match set.data() {
-            Data::None => None,
-            Data::Verdict => Some((set_attribute::TYPE_VERDICT, set_attribute::VERDICT_LENGTH)),
-            Data::Target => Some((type_number(TARGET_FIELDS, family), length(TARGET_FIELDS, family))),
-        };
-        Self {
-            flags: interval | concat | map,
-            key_length: length(set.key(), family),
-            data,
-            user_data: set_user_data(set.key(), set.data(), family),
-        }
-    }
-
-    /// The identity of the map of a memory.
-    #[must_use]
-    pub fn of_map(family: Family) -> Self {
-        Self {
-            flags: set_attribute::MAP | set_attribute::WRITTEN_BY_RULES,
-            key_length: length(MEMORY_KEY, family),
-            data: Some((type_number(TARGET_FIELDS, family), length(TARGET_FIELDS, family))),
-            user_data: set_user_data(MEMORY_KEY, Data::Target, family),
-        }
-    }
-
-    /// The identity in a message about a set.
-    #[must_use]
-    pub fn read(attributes: Attributes<'_>) -> Self {
-        let number = |kind| attributes.number(kind);
-        Self {
-            flags: number(set_attribute::FLAGS).unwrap_or(0),
-            key_length: number(set_attribute::KEY_LENGTH).unwrap_or(0),
-            data: number(set_attribute::DATA_TYPE).zip(number(set_attribute::DATA_LENGTH)),
-            user_data: attributes.get(set_attribute::USER_DATA).unwrap_or_default().to_vec(),
-        }
-    }
-}
-
-/// The size in a message about a set.
-#[must_use]
-pub fn read_size(attributes: Attributes<'_>) -> Option<u32> {
-    attributes.nested(set_attribute::DESCRIPTION).number(set_attribute::DESCRIPTION_SIZE)
-}
-
-/// Writes the attributes that make a set or raise its size.
-pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
-    let identity = SetIdentity::of(set, family);
-    write_identity(w, set.name(), type_number(set.key(), family), &identity);
-    let description = w.nest(set_attribute::DESCRIPTION);
-    if let Some(size) = size {
-        w.number(set_attribute::DESCRIPTION_SIZE, size);
-    }
-    if identity.flags & set_attribute::CONCAT != 0 {
-        let fields = w.nest(set_attribute::DESCRIPTION_CONCAT);
-        for field in set.key() {
-            let item = w.nest(list::ITEM);
-            w.number(set_attribute::FIELD_LENGTH, field.len(family));
-            w.close(item);
-        }
-        w.close(fields);
-    }
-    w.close(description);
-}
-
-fn write_identity(w: &mut Writer, name: &str, key_type: u32, identity: &SetIdentity) {
-    w.string(set_attribute::TABLE, TABLE);
-    w.string(set_attribute::NAME, name);
-    w.number(set_attribute::FLAGS, identity.flags);
-    w.number(set_attribute::KEY_TYPE, key_type);
-    w.number(set_attribute::KEY_LENGTH, identity.key_length);
-    if let Some((kind, length)) = identity.data {
-        w.number(set_attribute::DATA_TYPE, kind);
-        w.number(set_attribute::DATA_LENGTH, length);
-    }
-    // An id is obligatory, but only sets without a name are looked up by it.
-    w.number(set_attribute::ID, 0);
-    w.attribute(set_attribute::USER_DATA, &[&identity.user_data]);
-}
-
-/// Writes the attributes that make the anonymous set of the protocols that Services know.
-pub fn write_protocol_set(w: &mut Writer, name: &str, id: u32) {
-    w.string(set_attribute::TABLE, TABLE);
-    w.string(set_attribute::NAME, name);
-    w.number(set_attribute::FLAGS, set_attribute::ANONYMOUS);
-    w.number(set_attribute::KEY_TYPE, type_number(&[Field::L4Proto], Family::V4));
-    w.number(set_attribute::KEY_LENGTH, 1);
-    w.number(set_attribute::ID, id);
-    let description = w.nest(set_attribute::DESCRIPTION);
-    w.number(set_attribute::DESCRIPTION_SIZE, 3);
-    w.close(description);
-}
+use fields::{Bytes, Fields, next_address};
+pub use fields::{net_between, previous_address};
 
 /// Writes the elements of that set.
 pub fn write_protocols(w: &mut Writer) {
@@ -242,83 +141,10 @@ fn write_range_end(w: &mut Writer, net: &IpNet, family: Family) {
     w.close(item);
 }
 
-fn next_address(address: IpAddr, family: Family) -> Option<IpAddr> {
-    match (address, family) {
-        (IpAddr::V4(address), _) => Some(Ipv4Addr::from(u32::from(address).checked_add(1)?).into()),
-        (IpAddr::V6(address), _) => Some(Ipv6Addr::from(u128::from(address).checked_add(1)?).into()),
-    }
-}
-
 fn write_value(w: &mut Writer, kind: u16, value: &[u8]) {
     let outer = w.nest(kind);
     w.attribute(element::VALUE, &[value]);
     w.close(outer);
-}
-
-/// nft's number for a type; a concatenation shifts its parts by 6 bits each (`TYPE_BITS`).
-fn type_number(fields: &[Field], family: Family) -> u32 {
-    fields.iter().fold(0, |sum, field| {
-        let number = match (field, family) {
-            (Field::Index, _) => 4,
-            (Field::Source | Field::Destination, Family::V4) => 7,
-            (Field::Source | Field::Destination, Family::V6) => 8,
-            (Field::L4Proto, _) => 12,
-            (Field::Port | Field::PortOf(_), _) => 13,
-        };
-        (sum << 6) | number
-    })
-}
-
-/// The bytes of a key: each field starts at a multiple of four.
-fn length(fields: &[Field], family: Family) -> u32 {
-    match fields {
-        [field] => field.len(family),
-        fields => fields.iter().map(|field| field.len(family).next_multiple_of(4)).sum(),
-    }
-}
-
-/// Key or data bytes under construction; the longest key has 36.
-struct Bytes {
-    bytes: [u8; 40],
-    length: usize,
-}
-
-impl Default for Bytes {
-    fn default() -> Self {
-        Self { bytes: [0; 40], length: 0 }
-    }
-}
-
-impl Bytes {
-    fn get(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    /// Appends one field and pads it.
-    fn field(&mut self, value: &[u8]) {
-        let end = self.length + value.len();
-        self.bytes[self.length..end].copy_from_slice(value);
-        self.length = end.next_multiple_of(4);
-    }
-
-    fn address(&mut self, address: &IpAddr) {
-        match address {
-            IpAddr::V4(address) => self.field(&address.octets()),
-            IpAddr::V6(address) => self.field(&address.octets()),
-        }
-    }
-
-    fn frontend_address(&mut self, frontend: &Frontend) {
-        if let FrontendAddress::Ip(address) = frontend.address {
-            self.address(&address);
-        }
-    }
-
-    fn frontend(&mut self, frontend: &Frontend) {
-        self.frontend_address(frontend);
-        self.field(&[frontend.protocol.number()]);
-        self.field(&frontend.port.number().to_be_bytes());
-    }
 }
 
 /// What a list item says: an element, or one end of a plain range.
@@ -411,127 +237,5 @@ fn read_chain(name: &str) -> Option<ElementData> {
     chain.or_else(sticky).or_else(|| Memory::of_remember_chain(name).map(ElementData::Remember))
 }
 
-/// The range from `start` to `last`, if it is a CIDR.
-#[must_use]
-pub fn net_between(start: IpAddr, last: IpAddr) -> Option<IpNet> {
-    let same_bits = match (start, last) {
-        (IpAddr::V4(start), IpAddr::V4(last)) => (u32::from(start) ^ u32::from(last)).leading_zeros(),
-        (IpAddr::V6(start), IpAddr::V6(last)) => (u128::from(start) ^ u128::from(last)).leading_zeros(),
-        _ => return None,
-    };
-    let net = IpNet::new(start, u8::try_from(same_bits).ok()?).ok()?;
-    (net.network() == start && net.broadcast() == last).then_some(net)
-}
-
-/// The address just before another one: the last one of a range from the first one behind it.
-#[must_use]
-pub fn previous_address(address: IpAddr) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(address) => Some(Ipv4Addr::from(u32::from(address).checked_sub(1)?).into()),
-        IpAddr::V6(address) => Some(Ipv6Addr::from(u128::from(address).checked_sub(1)?).into()),
-    }
-}
-
-/// Key or data bytes being taken apart.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    family: Family,
-}
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let value = self.bytes.get(..length)?;
-        self.bytes = self.bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(value)
-    }
-
-    fn address(&mut self) -> Option<IpAddr> {
-        Some(match self.family {
-            Family::V4 => IpAddr::from(<[u8; 4]>::try_from(self.take(4)?).ok()?),
-            Family::V6 => IpAddr::from(<[u8; 16]>::try_from(self.take(16)?).ok()?),
-        })
-    }
-
-    fn port(&mut self) -> Option<Port> {
-        Port::new(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
-    }
-
-    fn protocol(&mut self) -> Option<Protocol> {
-        Protocol::from_number(*self.take(1)?.first()?)
-    }
-
-    fn index(&mut self) -> Option<u16> {
-        u16::try_from(u32::from_ne_bytes(self.take(4)?.try_into().ok()?)).ok()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::names::Lists;
-    use super::*;
-    use crate::netlink::messages;
-
-    fn round_trip(text: &str, one: &Element, family: Family) {
-        let mut w = Writer::default();
-        let message = w.message(0, 0, 0, 2, 0);
-        write_element(&mut w, one, true, family);
-        w.end_message(message);
-        let message = messages(w.bytes()).next().unwrap();
-        let mut items = message.attributes().map(|(_, item)| read_item(one.set, Attributes(item), family));
-        match one.key {
-            ElementKey::Range(net) => {
-                assert_eq!(items.next(), Some(Some(Item::RangeStart(net.network()))), "{text}");
-                let Some(Some(Item::RangeEnd(behind))) = items.next() else { panic!("{text}: no end") };
-                assert_eq!(net_between(net.network(), previous_address(behind).unwrap()), Some(net));
-            }
-            _ => assert_eq!(items.next(), Some(Some(Item::Element(one.clone()))), "{text}"),
-        }
-        assert_eq!(items.next(), None, "{text}");
-    }
-
-    #[test]
-    fn elements_survive_the_wire() {
-        let chain = ServiceChain::parse("external-3").unwrap();
-        let sticky = StickyChain::parse("cluster-sticky-3-shop/web/dns/udp").unwrap();
-        let remembered = ElementData::Remember(sticky.memory.clone());
-        let remember = |lists| Set::Remember(lists, Protocol::Udp);
-        for (family, ip, net) in
-            [(Family::V4, "10.96.0.1", "10.96.0.0/12"), (Family::V6, "fd00::1", "fd00::/112")]
-        {
-            let ip: IpAddr = ip.parse().unwrap();
-            let net: IpNet = net.parse::<IpNet>().unwrap().trunc();
-            let port = Port::new(443).unwrap();
-            let at = |address| Frontend { address, protocol: Protocol::Udp, port };
-            let service = at(FrontendAddress::Ip(ip));
-            let nodeport = at(FrontendAddress::NodePort(family));
-            let target = ElementData::Target(ip, port);
-            for (set, key, data) in [
-                (Set::ClusterIps, ElementKey::Address(ip), ElementData::None),
-                (Set::Hairpin, ElementKey::Pair(ip), ElementData::None),
-                (Set::ServiceCidrs, ElementKey::Range(net), ElementData::None),
-                (Set::Restricted, ElementKey::Frontend(service), ElementData::None),
-                (Set::AllowedSources(Protocol::Udp), ElementKey::Source(service, net), ElementData::None),
-                (Set::Services, ElementKey::Frontend(service), ElementData::Chain(chain)),
-                (Set::Nodeports, ElementKey::Frontend(nodeport), ElementData::Drop),
-                (Set::NoEndpoints, ElementKey::Frontend(service), ElementData::Refuse),
-                (Set::Services, ElementKey::Frontend(service), ElementData::Sticky(sticky.clone())),
-                (remember(Lists::Services), ElementKey::Original(service), remembered.clone()),
-                (remember(Lists::LocalNodeports), ElementKey::Original(nodeport), remembered.clone()),
-                (Set::Endpoints, ElementKey::Slot(service, 7), target.clone()),
-                (Set::NodeportEndpoints, ElementKey::Slot(nodeport, 65535 - 1), target),
-            ] {
-                let comment = (set.data() == Data::Verdict).then(|| "shop/web:http".into());
-                round_trip(set.name(), &Element { set, key, data, comment }, family);
-            }
-        }
-    }
-
-    #[test]
-    fn key_types_as_nft_numbers_them() {
-        assert_eq!(type_number(Set::Services.key(), Family::V4), 0x730d);
-        assert_eq!(type_number(Set::Endpoints.key(), Family::V6), 0x0020_c344);
-        assert_eq!(type_number(Set::AllowedSources(Protocol::Tcp).key(), Family::V4), 0x7347);
-        assert_eq!(length(Set::Endpoints.key(), Family::V6), 28);
-        assert_eq!(length(Set::Hairpin.key(), Family::V4), 8);
-    }
-}
+mod tests;

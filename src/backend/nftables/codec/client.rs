@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::super::names::NOT_REMEMBERED;
 use super::super::protocol::{element, list, object, set as set_attribute};
 use super::super::sticky::{MEMORY_KEY, MapState, Memory};
-use super::{Bytes, Fields, SetIdentity, TABLE, read_size, type_number, write_identity, write_value};
+use super::set::{type_number, write_identity};
+use super::{Bytes, Fields, SetIdentity, TABLE, read_size, write_value};
 use crate::model::{Family, Port};
 use crate::netlink::{Attributes, Writer};
 

@@ -1,0 +1,64 @@
+//! What the kernel says, as the errors of a backend. PURE but for the name of a process.
+
+use std::io;
+
+use super::super::connection::Refusal;
+use super::super::owner;
+use super::super::steps::Step;
+use crate::backend::BackendError;
+use crate::model::Family;
+
+pub(super) fn busy(family: Family, port: u32) -> BackendError {
+    let (ip, table) = (super::super::names::family_word(family), super::super::names::TABLE);
+    let owner = owner::describe(port);
+    BackendError::Busy(format!("the nftables table {ip} {table} belongs to {owner}; stop it first"))
+}
+
+/// Whether the kernel does not know the flags of an owned table.
+pub(super) fn is_unknown_flag(error: &BackendError) -> bool {
+    match error {
+        BackendError::Refused { operation, errno, .. } => {
+            operation.starts_with("add table")
+                && matches!(errno.raw_os_error(), Some(nix::libc::EOPNOTSUPP | nix::libc::EINVAL))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a set is full.
+pub(super) fn is_full(error: &BackendError) -> bool {
+    matches!(error, BackendError::Refused { errno, .. } if errno.raw_os_error() == Some(nix::libc::ENFILE))
+}
+
+pub(super) fn refused(step: &Step, refusal: Refusal) -> BackendError {
+    let Refusal { errno, op, message } = refusal;
+    if errno.raw_os_error() == Some(nix::libc::EPERM) {
+        return BackendError::Privilege(NO_PRIVILEGE.into());
+    }
+    let operation = op.map_or_else(|| "the batch as a whole".into(), |op| step.transaction.op_text(op));
+    let owner = op.and_then(|op| step.owner(op)).cloned();
+    BackendError::Refused { family: step.transaction.family, operation, owner, errno, message }
+}
+
+pub(super) const NO_PRIVILEGE: &str =
+    "no permission to change nftables: run shunt as root, or give it CAP_NET_ADMIN";
+
+pub(super) fn open_error(error: io::Error) -> BackendError {
+    match error.raw_os_error() {
+        Some(nix::libc::EPERM | nix::libc::EACCES) => BackendError::Privilege(NO_PRIVILEGE.into()),
+        Some(
+            nix::libc::EPROTONOSUPPORT | nix::libc::EAFNOSUPPORT | nix::libc::EINVAL | nix::libc::EOPNOTSUPP,
+        ) => BackendError::Unsupported(format!(
+            "this kernel offers no nf_tables ({error}): load the module (modprobe nf_tables), or run a \
+                 kernel that has CONFIG_NF_TABLES"
+        )),
+        _ => read_error(error),
+    }
+}
+
+pub(super) fn read_error(source: io::Error) -> BackendError {
+    if source.raw_os_error() == Some(nix::libc::EPERM) {
+        return BackendError::Privilege(NO_PRIVILEGE.into());
+    }
+    BackendError::Io { action: "reading nftables from the kernel".into(), source }
+}
