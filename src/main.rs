@@ -71,11 +71,20 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(options: &Options, config: &Config) {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(options.log_filter(config)));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| options.log_filter(config).to_owned());
+    let (filter, wrong) = match wanted.parse::<Targets>() {
+        Ok(filter) => (filter, None),
+        Err(error) => (Targets::new().with_default(tracing::Level::INFO), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some(error) = wrong {
+        warn!("RUST_LOG is ignored: `{wanted}` is no filter such as `shunt=debug,kube=warn`: {error}");
+    }
 }
 
 /// `shunt run`.
