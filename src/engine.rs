@@ -21,6 +21,10 @@ use crate::schedule::Retry;
 /// Wait after a failed sync, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// How many Services may be refused one after the other in one sync: each costs reading everything
+/// again, and an error that hits so many is no single one's.
+const MOST_BLAMED: usize = 8;
+
 /// How long the Node and the ServiceCIDRs are waited for once Services and slices are listed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,6 +42,8 @@ pub struct Engine<B> {
     lanes: [Lane; 2],
     /// From when on the node is programmed, even if not everything is listed.
     start: Option<Instant>,
+    /// Programming has begun; it does not stop because a source forgets something.
+    started: bool,
 }
 
 /// What one sync did.
@@ -93,6 +99,7 @@ impl<B: Backend> Engine<B> {
             waiting_since: None,
             lanes: Family::ALL.map(lane),
             start: None,
+            started: false,
         }
     }
 
@@ -111,6 +118,9 @@ impl<B: Backend> Engine<B> {
     /// them a restart would first take away what depends on them. With `detectLocalMode: NodeCIDR` the
     /// node's own CIDRs must be known, as in kube-proxy.
     pub fn complete(&mut self, now: Instant) -> bool {
+        if self.started {
+            return true;
+        }
         let node_known = self.store.node().is_some_and(|node| !node.pod_cidrs.is_empty());
         if !self.store.complete() || (self.node_cidrs.is_some() && !node_known) {
             return false;
@@ -121,13 +131,14 @@ impl<B: Backend> Engine<B> {
             None => now + PATIENCE,
         };
         self.start = Some(start.min(self.start.unwrap_or(start)));
-        start <= now
+        self.started = start <= now;
+        self.started
     }
 
     /// Tells the backend of other pod CIDRs of the node: all of its static rules may look different.
     fn follow_node_cidrs(&mut self) {
         let Some((known, node)) = self.node_cidrs.as_mut().zip(self.store.node()) else { return };
-        if *known != node.pod_cidrs {
+        if *known != node.pod_cidrs && !node.pod_cidrs.is_empty() {
             known.clone_from(&node.pod_cidrs);
             self.backend.set_node_cidrs(known);
             self.lanes.iter_mut().for_each(|lane| lane.unread = true);
@@ -161,6 +172,16 @@ impl<B: Backend> Engine<B> {
         Ok(synced)
     }
 
+    /// The Services that the kernel refuses, with the families; their retries are on the way.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        let of_lane = |lane: &Lane| {
+            let family = lane.family;
+            lane.refused.keys().map(move |owner| format!("{owner} ({family})")).collect::<Vec<_>>()
+        };
+        self.lanes.iter().flat_map(of_lane).collect()
+    }
+
     /// Whether everything that is wanted is programmed.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -178,8 +199,7 @@ impl<B: Backend> Engine<B> {
     /// When [`Self::sync`] has to be called even if nothing arrives.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        // The start is a deadline until the touched are compiled.
-        let start = self.start.filter(|_| !self.touched.is_empty());
+        let start = self.start.filter(|_| !self.started);
         self.lanes.iter().flat_map(Lane::deadlines).chain(start).min()
     }
 
@@ -250,6 +270,8 @@ impl Lane {
                 Owner::Node => None,
                 Owner::Service(name) => store.service(name).map(|service| service.created),
             };
+            // What is wanted now is something else than what was refused.
+            self.refused.remove(&owner);
             let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
             owners.extend(proposed.again);
             self.reviews.flows.take(&owner, self.ledger.desired(&owner), store);
@@ -293,7 +315,7 @@ impl Lane {
         }
         let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
         due.collect::<Vec<_>>().into_iter().for_each(|owner| self.ledger.take_up(owner));
-        loop {
+        for attempt in 0.. {
             match self.write(backend, now) {
                 Ok(receipt) => {
                     self.retry.succeeded();
@@ -304,7 +326,7 @@ impl Lane {
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     synced.failures.push(self.family);
-                    if !self.set_aside(&error, now) {
+                    if attempt >= MOST_BLAMED || !self.set_aside(&error, now) {
                         let (family, wait) = (self.family, self.retry.failed(now));
                         warn!(
                             "{family} is not programmed, what is installed stays; next attempt in {wait:?}: {error}"
@@ -314,6 +336,7 @@ impl Lane {
                 }
             }
         }
+        Ok(())
     }
 
     /// Reads what is installed where that is not known, and writes the difference; `None` if there was
@@ -361,9 +384,11 @@ impl Lane {
         self.given_up || (!self.unread && self.retry.due().is_none() && self.refused.is_empty())
     }
 
+    /// A family that waits makes its refused Services wait with it.
     fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
-        let retries = self.refused.values().chain([&self.retry]).filter_map(Retry::due);
-        retries.chain(self.reviews.deadline())
+        let refused = self.refused.values().filter_map(Retry::due).min();
+        let retry = self.retry.due().or(refused).filter(|_| !self.given_up);
+        retry.into_iter().chain(self.reviews.deadline())
     }
 }
 

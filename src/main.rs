@@ -124,6 +124,13 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     };
     match ended {
         Ended::Done => Ok(()),
+        Ended::Refused(services) => {
+            let services = services.join(", ");
+            let error = anyhow!(
+                "the kernel refuses {services}; the warnings above say why, all others are programmed"
+            );
+            Err(Failure(Exit::Other, error))
+        }
         Ended::Backend(error) => Err(error.into()),
     }
 }

@@ -30,6 +30,8 @@ pub enum Event {
 pub enum Ended {
     /// By a signal, or because everything is programmed and that was all (`--once`).
     Done,
+    /// That was all (`--once`), but the kernel refuses these Services.
+    Refused(Vec<String>),
     /// The backend cannot work.
     Backend(BackendError),
 }
@@ -98,6 +100,10 @@ impl EventLoop {
             self.review(engine, conntrack);
             if once && engine.is_settled() {
                 return Ended::Done;
+            }
+            let refused = engine.refused();
+            if once && !refused.is_empty() {
+                return Ended::Refused(refused);
             }
         }
     }

@@ -139,7 +139,10 @@ impl BackendError {
     /// The owner whose rows were refused, where one can be blamed.
     #[must_use]
     pub fn blamed(&self) -> Option<&Owner> {
+        use nix::libc::{ENOBUFS, ENOMEM};
         match self {
+            // Whoever asks when memory runs out is not to blame.
+            Self::Refused { errno, .. } if matches!(errno.raw_os_error(), Some(ENOMEM | ENOBUFS)) => None,
             Self::Refused { owner, .. } => owner.as_ref(),
             _ => None,
         }

@@ -23,6 +23,10 @@ pub struct Ledger {
     lost: HashMap<Owner, Vec<RowKey>>,
     /// Owners whose desired and applied rows may differ.
     pending: BTreeSet<Owner>,
+    /// Owners that differ and are left out of plans for now; few.
+    aside: BTreeSet<Owner>,
+    /// Rows that the last plan takes away from owners set aside, who still have them installed.
+    taken: Vec<(Owner, RowKey)>,
 }
 
 /// An owner's seniority where two claim one key: the smaller one wins. Creation time in seconds, then
@@ -62,6 +66,8 @@ impl Ledger {
             waiting: BTreeMap::new(),
             lost: HashMap::new(),
             pending: BTreeSet::new(),
+            aside: BTreeSet::new(),
+            taken: Vec::new(),
         }
     }
 
@@ -112,7 +118,7 @@ impl Ledger {
         } else {
             self.desired.insert(owner.clone(), granted);
         }
-        self.pending.insert(owner.clone());
+        self.take_up(owner.clone());
         proposed
     }
 
@@ -124,7 +130,7 @@ impl Ledger {
 
     /// What has to change to get from the applied to the desired rows.
     #[must_use]
-    pub fn plan(&self) -> Plan {
+    pub fn plan(&mut self) -> Plan {
         let mut changes = Vec::new();
         for owner in &self.pending {
             let rows = |of: &HashMap<Owner, Arc<[Row]>>| of.get(owner).cloned().unwrap_or_default();
@@ -141,7 +147,27 @@ impl Ledger {
                 },
             );
         }
+        self.take_from_aside(&mut changes);
+        changes.retain(|change| change.before != change.after);
         Plan { family: self.family, changes: join_moved(changes) }
+    }
+
+    /// A row that is new for its owner may be installed on behalf of one that is set aside: then it is
+    /// changed where it stands, and is that one's no longer.
+    fn take_from_aside(&mut self, changes: &mut [Change]) {
+        self.taken.clear();
+        for change in changes.iter_mut().filter(|change| change.before.is_none() && !self.aside.is_empty()) {
+            let Some(key) = change.after.as_ref().map(|row| row.key()) else { continue };
+            let installed = self.aside.iter().find_map(|owner| {
+                let rows = self.applied.get(owner)?;
+                let at = rows.binary_search_by_key(&key, Row::key).ok()?;
+                Some((owner.clone(), RowRef::all(rows).nth(at)))
+            });
+            if let Some((owner, row)) = installed {
+                change.before = row;
+                self.taken.push((owner, key));
+            }
+        }
     }
 
     /// Whether the owner's rows are in the next plan, as far as they differ: it is not set aside.
@@ -152,6 +178,11 @@ impl Ledger {
 
     /// The plan was carried out completely: what was desired is applied.
     pub fn commit(&mut self) {
+        for (owner, key) in std::mem::take(&mut self.taken) {
+            if let Some(rows) = self.applied.get_mut(&owner) {
+                *rows = rows.iter().filter(|row| row.key() != key).cloned().collect();
+            }
+        }
         for owner in std::mem::take(&mut self.pending) {
             match self.desired.get(&owner) {
                 Some(rows) => self.applied.insert(owner, rows.clone()),
@@ -163,11 +194,14 @@ impl Ledger {
     /// Leaves the owner out of the following plans, as it is installed, until it is proposed or
     /// [`Self::take_up`] again: its rows are what the backend refuses.
     pub fn set_aside(&mut self, owner: &Owner) {
-        self.pending.remove(owner);
+        if self.pending.remove(owner) {
+            self.aside.insert(owner.clone());
+        }
     }
 
     /// Puts an owner that was set aside back into the next plan.
     pub fn take_up(&mut self, owner: Owner) {
+        self.aside.remove(&owner);
         self.pending.insert(owner);
     }
 
@@ -214,7 +248,17 @@ impl Ledger {
         proposed: &mut Proposed,
     ) -> bool {
         match self.holders.get(&key) {
-            Some(holder) if holder == owner => true,
+            Some(holder) if holder == owner => {
+                // The holder may have been made anew, and be the younger one now.
+                let waiting = self.waiting.get(&key).into_iter().flatten();
+                let senior =
+                    waiting.filter(|other| seniority(other) < seniority(owner)).min_by_key(|o| seniority(o));
+                let Some(senior) = senior.cloned() else { return true };
+                self.holders.remove(&key);
+                self.wait(owner, key);
+                proposed.again.push(senior);
+                false
+            }
             Some(holder) if seniority(holder) < seniority(owner) => {
                 let winner = holder.clone();
                 self.wait(owner, key);

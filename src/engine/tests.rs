@@ -145,7 +145,7 @@ fn a_restart_reads_and_writes_only_the_difference() {
 #[test]
 fn a_failing_family_does_not_stop_the_other_and_is_tried_again() {
     let mut node = Node::new();
-    node.kernel().failures.push_back(refusal(Family::V4, nix::libc::ENOMEM, None));
+    node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOMEM, None)));
     node.list(&["a/web"]);
     let synced = node.sync();
     assert_eq!(synced.failures, [Family::V4]);
@@ -191,7 +191,7 @@ fn a_refused_service_stays_as_it_was_and_the_others_go_on() {
 fn what_somebody_else_changed_is_read_again_and_mended() {
     let mut node = Node::with(&["a/web"]);
     let reads = node.kernel().reads;
-    node.kernel().failures.push_back(refusal(Family::V4, nix::libc::ENOENT, None));
+    node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOENT, None)));
     node.kernel().rows.retain(|key, _| !matches!(key, RowKey::ClusterIp(_)));
     node.engine.take(vec![Update::Set(a_slice("a/web", 1, "10.1.0.7"))], node.now);
     node.sync();
@@ -207,14 +207,21 @@ fn what_no_retry_can_mend_ends_the_engine_except_for_ipv6_alone() {
     let unsupported = || BackendError::Unsupported("no nf_tables".into());
     let mut node = Node::new();
     node.list(&["a/web"]);
-    node.kernel().failures.push_back(unsupported());
+    node.kernel().failures.push_back((Family::V4, unsupported()));
     assert!(matches!(node.engine.sync(node.now), Err(BackendError::Unsupported(_))));
 
-    let mut node = Node::with(&[]);
+    let mut node = Node::new();
     node.list(&["a/web"]);
+    node.kernel().failures.push_back((Family::V6, refusal(Family::V6, nix::libc::ENOMEM, None)));
     node.sync();
+    node.now = node.engine.deadline().expect("a retry");
+    node.kernel().failures.push_back((Family::V6, unsupported()));
+    node.sync();
+    assert_eq!(node.programmed(), ["web IPv4"]);
+    assert_eq!(node.engine.deadline(), None, "IPv6 is given up");
+    assert!(node.engine.is_settled());
     node.engine.take(vec![Update::Delete(Key::Service(name("a/web")))], node.now);
-    node.kernel().failures.push_back(BackendError::Busy("taken".into()));
+    node.kernel().failures.push_back((Family::V4, BackendError::Busy("taken".into())));
     assert!(matches!(node.engine.sync(node.now), Err(BackendError::Busy(_))));
 }
 
@@ -261,7 +268,7 @@ fn two_refused_services_are_both_tried_again() {
     let moved = |n: &str, number| Update::Set(a_slice(n, number, "10.1.0.9"));
     let refuse = |node: &Node, n: &str| {
         let owner = Some(Owner::Service(name(n)));
-        node.kernel().failures.push_back(refusal(Family::V4, nix::libc::EINVAL, owner));
+        node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::EINVAL, owner)));
     };
     refuse(&node, "a/one");
     refuse(&node, "a/two");
@@ -282,4 +289,37 @@ fn two_refused_services_are_both_tried_again() {
         _ => None,
     });
     assert_eq!(sizes.collect::<Vec<_>>(), [2, 2]);
+}
+
+#[test]
+fn a_refused_service_waits_while_its_family_waits() {
+    let mut node = Node::with(&["a/bad", "a/good"]);
+    node.kernel().refuses = Some(Owner::Service(name("a/bad")));
+    node.engine.take(vec![Update::Set(a_slice("a/bad", 1, "10.1.0.9"))], node.now);
+    node.sync();
+    node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOMEM, None)));
+    node.engine.take(vec![Update::Set(a_slice("a/good", 2, "10.1.0.9"))], node.now);
+    for _ in 0..20 {
+        node.sync();
+        let deadline = node.engine.deadline().expect("a retry");
+        assert!(deadline > node.now, "no deadline that cannot be met");
+        node.now = deadline;
+    }
+    assert_eq!(node.engine.refused(), ["Service a/bad (IPv4)"]);
+}
+
+#[test]
+fn a_node_that_forgets_its_cidrs_does_not_stop_programming() {
+    let config = Config { detect_local: DetectLocal::NodeCidr, ..Config::default() };
+    let kernel = FakeBackend::default();
+    let mut node = Node { engine: Engine::new(kernel.clone(), &config), kernel, now: Instant::now() };
+    node.list(&["a/web"]);
+    let cidrs = Box::new(["10.244.1.0/24".parse().unwrap()]);
+    let told = crate::model::Node { pod_cidrs: cidrs, ..crate::model::Node::default() };
+    node.engine.take(vec![Update::Set(Object::Node(told))], node.now);
+    node.sync();
+    node.engine.take(vec![Update::Delete(Key::Node), Update::Delete(Key::Service(name("a/web")))], node.now);
+    node.sync();
+    assert!(node.programmed().is_empty());
+    assert_eq!(node.engine.deadline(), None);
 }

@@ -70,9 +70,10 @@ impl Store {
             }
             Update::LocalAddresses(addresses) => {
                 if self.local_addresses != addresses {
+                    let node_ips = self.node_ips();
                     self.local_addresses = addresses;
                     touched.node = true;
-                    touched.everything = true;
+                    touched.everything |= self.node_ips() != node_ips;
                 }
             }
         }

@@ -21,8 +21,8 @@ pub struct Kernel {
     pub plans: Vec<String>,
     /// How often everything was read.
     pub reads: usize,
-    /// Failures to come, one for each plan that would be carried out.
-    pub failures: VecDeque<BackendError>,
+    /// Failures to come, each for the next plan of its family, in this order.
+    pub failures: VecDeque<(Family, BackendError)>,
     /// What the Node object says of its pods.
     pub node_cidrs: Vec<IpNet>,
     /// A Service whose rows are always refused.
@@ -52,7 +52,7 @@ impl Backend for FakeBackend {
 
     fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError> {
         let mut kernel = self.0.borrow_mut();
-        if let Some(failure) = kernel.failures.pop_front() {
+        if let Some((_, failure)) = kernel.failures.pop_front_if(|(family, _)| *family == plan.family) {
             return Err(failure);
         }
         let refused = plan.changes.iter().find(|change| kernel.refuses.as_ref() == Some(&change.owner));

@@ -12,7 +12,9 @@ use std::time::Instant;
 use ipnet::IpNet;
 use tracing::{debug, info, trace, warn};
 
-use errors::{busy, is_full, is_unknown_flag, open_error, read_error, refused};
+use errors::{
+    busy, is_full, is_unknown_construct, is_unknown_flag, open_error, read_error, refused, unsupported,
+};
 
 use super::connection::Connection;
 use super::element::Element;
@@ -44,9 +46,6 @@ const CHAINS_PER_BATCH: usize = 300;
 pub struct Nftables {
     connection: Connection,
     tables: [Table; 2],
-    /// Whether tables are made so that only our socket may change them; false once the kernel has
-    /// refused that (Linux before 6.9).
-    owned: bool,
 }
 
 /// What is known of one family's table.
@@ -61,6 +60,9 @@ struct Table {
     /// A set is full and the kernel has not raised its size (Linux 6.1 does not): only a new table
     /// helps.
     outgrown: bool,
+    /// Whether the table is made so that only our socket may change it; false once the kernel has
+    /// refused that (Linux before 6.9).
+    owned: bool,
     sticky: Objects,
     remembered: tidy::Remembered,
     /// What the counter of clients that were not remembered said last.
@@ -98,11 +100,12 @@ impl Nftables {
             counts: BTreeMap::new(),
             strays: Vec::new(),
             outgrown: false,
+            owned: true,
             sticky: Objects::default(),
             remembered: tidy::Remembered::default(),
             not_remembered: None,
         };
-        Ok(Self { connection, tables: Family::ALL.map(table), owned: true })
+        Ok(Self { connection, tables: Family::ALL.map(table) })
     }
 
     fn table(&mut self, family: Family) -> &mut Table {
@@ -164,7 +167,7 @@ impl Nftables {
     fn build(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
         let family = plan.family;
         let settings = self.table(family).settings.clone();
-        let skeleton = steps::skeleton(&settings, plan, self.owned);
+        let skeleton = steps::skeleton(&settings, plan, self.table(family).owned);
         for part in skeleton.ops.chunks(CHAINS_PER_BATCH) {
             self.send_ops(family, part.to_vec(), receipt)?;
         }
@@ -182,7 +185,7 @@ impl Nftables {
     fn replace(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
         let family = plan.family;
         let settings = self.table(family).settings.clone();
-        let skeleton = steps::skeleton(&settings, plan, self.owned);
+        let skeleton = steps::skeleton(&settings, plan, self.table(family).owned);
         let mut step = Step::shared(&settings, vec![Op::DeleteTable]);
         step.transaction.ops.extend(skeleton.ops);
         self.table(family).sticky = Objects::default();
@@ -214,7 +217,7 @@ impl Nftables {
     /// Writes the difference into a table in order.
     fn update(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
         let family = plan.family;
-        let (owned, chunk) = (self.owned, self.chunk());
+        let (owned, chunk) = (self.table(family).owned, self.chunk());
         self.grow(plan, receipt)?;
         let table = self.table(family);
         let needed = steps::needed_chains(plan);
@@ -338,28 +341,32 @@ impl Backend for Nftables {
         };
         let was_read = self.table(plan.family).condition != Condition::Ready;
         let mut result = write(self, plan, &mut receipt);
-        if let Err(error) = &result
-            && self.owned
-            && is_unknown_flag(error)
-        {
-            info!("this kernel cannot protect a table against others (Linux 6.9 can): going on without");
-            self.owned = false;
+        if result.as_ref().is_err_and(is_unknown_flag) && self.table(plan.family).owned {
+            self.table(plan.family).owned = false;
             result = write(self, plan, &mut receipt);
+            match &result {
+                Ok(()) => {
+                    info!(
+                        "this kernel cannot protect a table against others (Linux 6.9 can): going on without"
+                    );
+                }
+                Err(_) => self.table(plan.family).owned = true,
+            }
         }
         if was_read {
             wire::release_unused_memory();
         }
         if let Err(error) = &result {
             self.table(plan.family).outgrown = is_full(error);
-            if is_unknown_flag(error) {
-                let family = plan.family;
-                result = Err(BackendError::Unsupported(format!(
-                    "this kernel has no nf_tables for {family}: {error}"
-                )));
+            if is_unknown_flag(error) || (was_read && is_unknown_construct(error)) {
+                result = Err(unsupported(plan.family, error));
             }
         }
         result?;
-        self.tidy(plan, &mut receipt)?;
+        // The plan is carried out, whatever becomes of this; what is not tidied now is tidied next time.
+        if let Err(error) = self.tidy(plan, &mut receipt) {
+            warn!(family = %plan.family, "programmed, but tidying up failed and is tried again later: {error}");
+        }
         Ok(receipt)
     }
 

@@ -41,12 +41,15 @@ pub fn rebuild(all: Vec<Element>, seconds: impl Fn(&Memory) -> Option<u32>) -> R
                 rebuilt.rows.push((Owner::Node, Row::NodePortAddress(address)));
             }
             (ElementKey::Range(net), _, _) => rebuilt.rows.push((Owner::Node, Row::ServiceCidr(net))),
-            (ElementKey::Address(address), _, Some(comment)) if ServiceName::parse(comment).is_some() => {
-                let service = ServiceName::parse(comment).unwrap_or_else(|| unreachable!("just parsed"));
-                let owner = Owner::Service(service.clone());
-                rebuilt.rows.push((owner, Row::ClusterIp(address, service)));
+            (ElementKey::Address(address), _, comment) => {
+                match comment.as_deref().and_then(ServiceName::parse) {
+                    Some(service) => {
+                        let owner = Owner::Service(service.clone());
+                        rebuilt.rows.push((owner, Row::ClusterIp(address, service)));
+                    }
+                    None => rebuilt.strays.push(element),
+                }
             }
-            (ElementKey::Address(_), _, _) => rebuilt.strays.push(element),
             (ElementKey::Pair(address), _, _) => pairs.push(address),
             (
                 ElementKey::Frontend(frontend)

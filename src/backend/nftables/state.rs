@@ -141,6 +141,10 @@ pub fn read(connection: &mut Connection, settings: &Settings) -> io::Result<Inst
 fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
     let family = settings.family;
     let Some(head) = head(connection, family)? else { return Ok(Installed::Absent) };
+    if let held_by @ HeldBy::Other(_) = head.held_by(connection.port()) {
+        // Not ours to judge, nor to change.
+        return Ok(Installed::Fit(Box::new(Table { held_by, ..Table::default() })));
+    }
     if head.comment != table_comment() {
         return Ok(Installed::Unfit(format!(
             "it is not of this version: its comment is \"{}\"",

@@ -97,13 +97,18 @@ pub fn cut(plan: &Plan, elements: usize) -> Vec<Range<usize>> {
     runs
 }
 
+/// A sticky frontend brings a map, chains and their rules with it: about 2.6 KB, as much as this many
+/// elements.
+const STICKY_WEIGHT: usize = 25;
+
 /// About how many elements a change touches; exact for what is new or goes.
 fn weight(change: &Change) -> usize {
     let of = |row: &Option<RowRef>| match row.as_deref() {
         Some(crate::desired::Row::Frontend(_, forwarding)) => {
             let outside = forwarding.from_outside.as_ref().map_or(0, |choice| choice.targets().len() + 1);
             let sources = forwarding.allowed_sources.as_ref().map_or(0, |sources| sources.len() + 1);
-            1 + forwarding.to.targets().len() + outside + sources
+            let sticky = if forwarding.affinity.is_some() { STICKY_WEIGHT } else { 0 };
+            1 + forwarding.to.targets().len() + outside + sources + sticky
         }
         Some(_) => 1,
         None => 0,

@@ -127,6 +127,34 @@ fn frontends_swapped_in_one_sync_are_changed_in_place() {
 }
 
 #[test]
+fn a_row_installed_for_a_service_set_aside_moves_in_place() {
+    let mut play = Play::new(&[("a/old", 10), ("a/new", 20)]);
+    play.sync(&[("a/old", vec![hairpin_row("10.1.0.1"), row("a/old", "a")])]);
+    // The older one wants neither row any more, but the backend refuses what it wants instead.
+    let created = |o: &Owner| seniority(o, Some(if *o == owner("a/old") { 10 } else { 20 }));
+    play.ledger.propose(&owner("a/old"), vec![nodeport_row(1, "a/old", "x")], created);
+    play.ledger.set_aside(&owner("a/old"));
+    let (lines, _) = play.sync(&[("a/new", vec![hairpin_row("10.1.0.1"), row("a/new", "a")])]);
+    assert!(
+        lines[0].starts_with("~ NodePort 30080 old") && lines.len() == 2,
+        "one change in place: {lines:?}"
+    );
+    play.ledger.take_up(owner("a/old"));
+    let text = play.ledger.plan().to_string();
+    assert!(text.starts_with("+ NodePort 1/tcp") && text.lines().count() == 1, "nothing of it goes: {text}");
+}
+
+#[test]
+fn a_holder_made_anew_yields_to_the_older_one() {
+    let mut play = Play::new(&[("a/one", 10), ("a/two", 20)]);
+    let wish = |n: &str| vec![row(n, "a")];
+    play.sync(&[("a/one", wish("a/one")), ("a/two", wish("a/two"))]);
+    play.created.insert(owner("a/one"), 30);
+    let (lines, _) = play.sync(&[("a/one", wish("a/one"))]);
+    assert!(lines[1].contains("30080 two ->"), "{lines:?}");
+}
+
+#[test]
 fn what_was_read_back_is_compared_in_its_own_order() {
     let mut play = Play::new(&[]);
     let installed = row("a/web", "c a b");

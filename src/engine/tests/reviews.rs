@@ -72,7 +72,7 @@ fn not_before_the_retry_that_commits() {
     reviews(&mut node);
     node.now += Duration::from_secs(5);
     reviews(&mut node);
-    node.kernel().failures.push_back(refusal(Family::V4, nix::libc::ENOMEM, None));
+    node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOMEM, None)));
     node.engine.take(vec![Update::Delete(Key::Service(name("a/dns")))], node.now);
     node.sync();
     assert_eq!(reviews(&mut node), ["IPv6 {(Some(fd00::1), 53)}"]);

@@ -18,6 +18,8 @@ use super::failure::Failure;
 const BLOCK: usize = 256 * 1024;
 /// Of a refusal's body no more is read.
 const LONGEST_REFUSAL: usize = 16 * 1024;
+/// A server or proxy that asks for more patience than this is asked earlier all the same.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// A list, or one page of it; its objects are still text.
 #[derive(Deserialize)]
@@ -127,6 +129,7 @@ impl Endpoint<'_> {
         let code = response.status().as_u16();
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| value.parse().ok()).map(Duration::from_secs);
+        let retry_after = retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER));
         let body = response.into_body().into_data_stream();
         if (200..300).contains(&code) {
             return Ok(body);

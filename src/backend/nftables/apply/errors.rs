@@ -25,6 +25,27 @@ pub(super) fn is_unknown_flag(error: &BackendError) -> bool {
     }
 }
 
+/// Whether the kernel does not know an expression or chain type that our static rules need.
+pub(super) fn is_unknown_construct(error: &BackendError) -> bool {
+    match error {
+        BackendError::Refused { operation, errno, .. } => {
+            let makes_static_parts =
+                ["add chain", "add set", "add map"].iter().any(|op| operation.starts_with(op));
+            let unknown = [nix::libc::ENOENT, nix::libc::EOPNOTSUPP, nix::libc::EAFNOSUPPORT];
+            makes_static_parts && errno.raw_os_error().is_some_and(|errno| unknown.contains(&errno))
+        }
+        _ => false,
+    }
+}
+
+/// What an operator can do about it.
+pub(super) fn unsupported(family: Family, error: &BackendError) -> BackendError {
+    BackendError::Unsupported(format!(
+        "this kernel does not offer what shunt needs of nf_tables for {family}: {error}; load the modules \
+         (modprobe -a nft_chain_nat nft_nat nft_masq nft_reject_inet nft_ct nft_fib_inet nft_numgen)"
+    ))
+}
+
 /// Whether a set is full.
 pub(super) fn is_full(error: &BackendError) -> bool {
     matches!(error, BackendError::Refused { errno, .. } if errno.raw_os_error() == Some(nix::libc::ENFILE))

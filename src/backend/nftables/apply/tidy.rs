@@ -103,18 +103,20 @@ impl Nftables {
         let family = plan.family;
         let table = self.table(family);
         table.remembered.follow(plan);
-        let resize = std::mem::take(&mut table.remembered.resize);
-        let removals = table.sticky.removals();
+        let (resize, removals) = (table.remembered.resize.clone(), table.sticky.removals());
         self.send_ops(family, resize, receipt)?;
-        for ops in removals.chunks(CHAINS_PER_BATCH) {
-            self.send_ops(family, ops.to_vec(), receipt)?;
+        self.table(family).remembered.resize.clear();
+        if !removals.is_empty() {
+            for ops in removals.chunks(CHAINS_PER_BATCH) {
+                self.send_ops(family, ops.to_vec(), receipt)?;
+            }
+            let table = self.table(family);
+            let objects = &table.sticky;
+            table.remembered.lists.retain(|memory, _| objects.map(memory).is_some());
         }
-        let table = self.table(family);
-        let stale = std::mem::take(&mut table.remembered.stale);
-        let objects = &table.sticky;
-        table.remembered.lists.retain(|memory, _| objects.map(memory).is_some());
-        for memory in stale {
+        while let Some(memory) = self.table(family).remembered.stale.first().cloned() {
             self.look_through(family, &memory, receipt)?;
+            self.table(family).remembered.stale.remove(&memory);
         }
         Ok(())
     }
