@@ -13,6 +13,7 @@ use crate::desired::flows::Flows;
 use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
 use crate::diff::Plan;
+use crate::health::{HealthView, Programming};
 use crate::model::{Family, Store, Touched, Update};
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
@@ -35,6 +36,10 @@ pub struct Engine<B> {
     touched: Touched,
     /// When the oldest update that is not programmed yet arrived.
     waiting_since: Option<Instant>,
+    /// Since when the node is not programmed as it should be, apart from Services that the kernel refuses.
+    behind_since: Option<Instant>,
+    /// What health servers and dashboards are told.
+    health: HealthView,
     lanes: [Lane; 2],
     /// From when on the node is programmed, even if not everything is listed.
     start: Option<Instant>,
@@ -49,6 +54,8 @@ pub struct Synced {
     pub failures: Vec<Family>,
     /// If everything is programmed now: when the oldest of the updates in it arrived.
     pub programmed_since: Option<Instant>,
+    /// Whether everything is programmed now, apart from Services that the kernel refuses.
+    pub kept_up: bool,
 }
 
 /// The state of one family; a failure in one does not stop the other.
@@ -91,6 +98,8 @@ impl<B: Backend> Engine<B> {
             node_cidrs: (config.detect_local == DetectLocal::NodeCidr).then(Box::default),
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
+            behind_since: None,
+            health: HealthView::default(),
             lanes: Family::ALL.map(lane),
             start: None,
         }
@@ -103,6 +112,7 @@ impl<B: Backend> Engine<B> {
         }
         if !self.touched.is_empty() {
             self.waiting_since.get_or_insert(now);
+            self.behind_since.get_or_insert(now);
         }
     }
 
@@ -155,6 +165,12 @@ impl<B: Backend> Engine<B> {
                 result => result?,
             }
         }
+        synced.kept_up = self.lanes.iter().all(Lane::keeps_up);
+        if synced.kept_up {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert(now);
+        }
         if self.lanes.iter().all(Lane::is_settled) {
             synced.programmed_since = self.waiting_since.take();
         }
@@ -165,6 +181,17 @@ impl<B: Backend> Engine<B> {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
+    }
+
+    /// Tells how far programming is; [`Synced::kept_up`] tells of the last sync.
+    pub fn tell(&self, programming: &mut Programming) {
+        programming.behind_since = self.behind_since;
+        programming.leaving = self.store.node().is_some_and(|node| node.leaving);
+    }
+
+    /// What health servers and dashboards are told, as of the last sync.
+    pub fn health(&mut self) -> &mut HealthView {
+        &mut self.health
     }
 
     /// What [`Backend::not_remembered`] tells of each family.
@@ -229,6 +256,12 @@ impl<B: Backend> Engine<B> {
         owners.extend((touched.node || touched.everything).then_some(Owner::Node));
         if touched.everything {
             owners.extend(self.store.service_names().cloned().map(Owner::Service));
+        }
+        for owner in &owners {
+            match owner {
+                Owner::Node => self.health.look_at_node(&self.store, &self.context),
+                Owner::Service(name) => self.health.look_at(name, &self.store),
+            }
         }
         for lane in &mut self.lanes {
             lane.compile(owners.clone(), &self.store, &self.context);
@@ -358,7 +391,12 @@ impl Lane {
     }
 
     fn is_settled(&self) -> bool {
-        self.given_up || (!self.unread && self.retry.due().is_none() && self.refused.is_empty())
+        self.keeps_up() && (self.given_up || self.refused.is_empty())
+    }
+
+    /// Whether all is programmed but what the kernel refuses, which no restart of shunt would mend.
+    fn keeps_up(&self) -> bool {
+        self.given_up || (!self.unread && self.retry.due().is_none())
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {

@@ -1,7 +1,6 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
@@ -14,11 +13,12 @@ use shunt::config::{self, Config, Loaded, node_name};
 use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
-use shunt::http;
+use shunt::health;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
 use shunt::run::{Ended, Event, EventLoop, Events};
+use shunt::serve;
 use shunt::source::manifests::Manifests;
 use shunt::source::{addresses, convert, watch};
 use tracing::{error, info, warn};
@@ -95,7 +95,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::default();
     let context = convert::Context::new(node_name, None);
-    let (events_loop, events) = EventLoop::new(metrics.clone());
+    let (reporter, shown) = health::channel();
+    let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
@@ -103,8 +104,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     background.read_addresses(&events);
     let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
-    let metrics_address = config.metrics_address.filter(|_| !run.once && !run.dry_run);
-    background.start(&events, metrics_address, &metrics, server.map(|server| (server, context)))?;
+    let served = (!run.once && !run.dry_run).then_some((config, shown));
+    background.start(&events, served, metrics, server.map(|server| (server, context)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -153,7 +154,7 @@ fn start_source(
     Ok(Some(server))
 }
 
-/// Everything asynchronous, on one thread: signals, the node's addresses, metrics.
+/// Everything asynchronous, on one thread: signals, the node's addresses, what is served over HTTP.
 struct Background(tokio::runtime::Runtime);
 
 impl Background {
@@ -176,17 +177,28 @@ impl Background {
     fn start(
         self,
         events: &Events,
-        metrics_address: Option<SocketAddr>,
-        metrics: &Metrics,
+        served: Option<(Config, health::Shown)>,
+        metrics: Metrics,
         api: Option<(watch::Server, convert::Context)>,
     ) -> Result<(), Failure> {
-        let (events, metrics) = (events.clone(), metrics.clone());
-        let serve = http::serve(metrics_address, &metrics);
+        let events = events.clone();
         let run = move || {
             self.0.block_on(async move {
+                let serve = async {
+                    if let Some((config, shown)) = served {
+                        serve::all(config, metrics.clone(), shown).await;
+                    }
+                };
                 let objects = async {
                     if let Some((server, context)) = api {
-                        watch::run(server, context, watch::Options::default(), metrics, events.sink()).await;
+                        watch::run(
+                            server,
+                            context,
+                            watch::Options::default(),
+                            metrics.clone(),
+                            events.sink(),
+                        )
+                        .await;
                     }
                 };
                 tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve, objects);
