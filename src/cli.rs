@@ -45,7 +45,8 @@ impl Options {
     #[must_use]
     pub fn log_filter(&self, config: &Config) -> &'static str {
         match self.verbosity.unwrap_or(config.verbosity) {
-            0..=3 => "info",
+            // kube reports every failed request of its own accord; ours says it once.
+            0..=3 => "info,kube_client=off",
             4..=5 => "debug",
             _ => "trace",
         }

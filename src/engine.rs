@@ -11,8 +11,10 @@ use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::{Config, DetectLocal};
 use crate::desired::flows::Flows;
 use crate::desired::ledger::{Conflict, seniority};
+use crate::desired::row::{MOST_ENDPOINTS, Row};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
 use crate::diff::Plan;
+use crate::health::{HealthView, Programming};
 use crate::model::{Family, Store, Touched, Update};
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
@@ -39,9 +41,15 @@ pub struct Engine<B> {
     touched: Touched,
     /// When the oldest update that is not programmed yet arrived.
     waiting_since: Option<Instant>,
+    /// Since when the node is not programmed as it should be, apart from Services that the kernel refuses.
+    behind_since: Option<Instant>,
+    /// What health servers and dashboards are told.
+    health: HealthView,
     lanes: [Lane; 2],
     /// From when on the node is programmed, even if not everything is listed.
     start: Option<Instant>,
+    /// It was said that the Node's podCIDRs are waited for.
+    told_of_node: bool,
     /// Programming has begun; it does not stop because a source forgets something.
     started: bool,
 }
@@ -55,6 +63,8 @@ pub struct Synced {
     pub failures: Vec<Family>,
     /// If everything is programmed now: when the oldest of the updates in it arrived.
     pub programmed_since: Option<Instant>,
+    /// Whether everything is programmed now, apart from Services that the kernel refuses.
+    pub kept_up: bool,
 }
 
 /// The state of one family; a failure in one does not stop the other.
@@ -97,8 +107,11 @@ impl<B: Backend> Engine<B> {
             node_cidrs: (config.detect_local == DetectLocal::NodeCidr).then(Box::default),
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
+            behind_since: None,
+            health: HealthView::default(),
             lanes: Family::ALL.map(lane),
             start: None,
+            told_of_node: false,
             started: false,
         }
     }
@@ -110,6 +123,7 @@ impl<B: Backend> Engine<B> {
         }
         if !self.touched.is_empty() {
             self.waiting_since.get_or_insert(now);
+            self.behind_since.get_or_insert(now);
         }
     }
 
@@ -122,7 +136,16 @@ impl<B: Backend> Engine<B> {
             return true;
         }
         let node_known = self.store.node().is_some_and(|node| !node.pod_cidrs.is_empty());
-        if !self.store.complete() || (self.node_cidrs.is_some() && !node_known) {
+        if !self.store.complete() {
+            return false;
+        }
+        if self.node_cidrs.is_some() && !node_known {
+            if !std::mem::replace(&mut self.told_of_node, true) {
+                warn!(
+                    "nothing is programmed before our Node object tells its podCIDRs (detectLocalMode: NodeCIDR): \
+                     is there a Node of this name, and does it have some?"
+                );
+            }
             return false;
         }
         let start = match self.start {
@@ -166,6 +189,12 @@ impl<B: Backend> Engine<B> {
                 result => result?,
             }
         }
+        synced.kept_up = self.lanes.iter().all(Lane::keeps_up);
+        if synced.kept_up {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert(now);
+        }
         if self.lanes.iter().all(Lane::is_settled) {
             synced.programmed_since = self.waiting_since.take();
         }
@@ -186,6 +215,17 @@ impl<B: Backend> Engine<B> {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.touched.is_empty() && self.lanes.iter().all(Lane::is_settled)
+    }
+
+    /// Tells how far programming is; [`Synced::kept_up`] tells of the last sync.
+    pub fn tell(&self, programming: &mut Programming) {
+        programming.behind_since = self.behind_since;
+        programming.leaving = self.store.node().is_some_and(|node| node.leaving);
+    }
+
+    /// What health servers and dashboards are told, as of the last sync.
+    pub fn health(&mut self) -> &mut HealthView {
+        &mut self.health
     }
 
     /// What [`Backend::not_remembered`] tells of each family.
@@ -250,6 +290,12 @@ impl<B: Backend> Engine<B> {
         if touched.everything {
             owners.extend(self.store.service_names().cloned().map(Owner::Service));
         }
+        for owner in &owners {
+            match owner {
+                Owner::Node => self.health.look_at_node(&self.store, &self.context),
+                Owner::Service(name) => self.health.look_at(name, &self.store),
+            }
+        }
         for lane in &mut self.lanes {
             lane.compile(owners.clone(), &self.store, &self.context);
         }
@@ -270,6 +316,11 @@ impl Lane {
                 Owner::Node => None,
                 Owner::Service(name) => store.service(name).map(|service| service.created),
             };
+            if rows.iter().any(is_cut) {
+                warn!(
+                    "{owner} has more than {MOST_ENDPOINTS} endpoints: the first {MOST_ENDPOINTS} are used"
+                );
+            }
             // What is wanted now is something else than what was refused.
             self.refused.remove(&owner);
             let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
@@ -381,7 +432,12 @@ impl Lane {
     }
 
     fn is_settled(&self) -> bool {
-        self.given_up || (!self.unread && self.retry.due().is_none() && self.refused.is_empty())
+        self.keeps_up() && (self.given_up || self.refused.is_empty())
+    }
+
+    /// Whether all is programmed but what the kernel refuses, which no restart of shunt would mend.
+    fn keeps_up(&self) -> bool {
+        self.given_up || (!self.unread && self.retry.due().is_none())
     }
 
     /// A family that waits makes its refused Services wait with it.
@@ -390,6 +446,11 @@ impl Lane {
         let retry = self.retry.due().or(refused).filter(|_| !self.given_up);
         retry.into_iter().chain(self.reviews.deadline())
     }
+}
+
+/// Whether an endpoint list may have been cut to what a backend can choose from.
+fn is_cut(row: &Row) -> bool {
+    matches!(row, Row::Frontend(_, forwarding) if forwarding.to.targets().len() == MOST_ENDPOINTS)
 }
 
 #[cfg(test)]

@@ -1,84 +1,139 @@
-//! What shunt serves over HTTP: its metrics. EDGE.
+//! One small HTTP/1.1 server for everything that shunt serves. EDGE.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use crate::metrics::Metrics;
+/// How many connections a server has at a time; more wait in its backlog.
+const CONNECTIONS: usize = 64;
 
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// How long a connection may last: whoever sends nothing must not keep others out.
+const LIFETIME: Duration = Duration::from_secs(60);
 
-/// Serves `/metrics` at `address` for as long as the future lives; nothing where there is no address.
-/// An address that cannot be had is a warning: a node without metrics still serves its Services.
-pub fn serve(address: Option<SocketAddr>, metrics: &Metrics) -> impl Future<Output = ()> + use<> {
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    let registry = Arc::new(registry);
-    async move {
-        let Some(address) = address else { return };
-        match TcpListener::bind(address).await {
-            Ok(listener) => accept(listener, registry).await,
-            Err(error) => warn!(
-                "metrics cannot be served at {address} (metricsBindAddress): {error}; shunt goes on without"
-            ),
-        }
+const BACKLOG: i32 = 128;
+
+/// What is answered to a GET.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code, such as 200.
+    pub status: StatusCode,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Other headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The content.
+    pub body: String,
+}
+
+impl Answer {
+    /// Plain text.
+    #[must_use]
+    pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        let content_type = "text/plain; charset=utf-8";
+        Self { status, content_type, headers: Vec::new(), body: body.into() }
+    }
+
+    /// JSON that no browser takes for something else.
+    #[must_use]
+    pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
+        let nosniff = (hyper::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Self { status, content_type: "application/json", headers: vec![nosniff], body: body.to_string() }
     }
 }
 
-async fn accept(listener: TcpListener, registry: Arc<Registry>) {
-    loop {
+/// From the path of a GET to its answer; `None` where there is nothing.
+pub type Answers = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
+
+/// Which traffic a socket on the unspecified IPv6 address takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 as well.
+    Both,
+    /// Its own alone.
+    One,
+}
+
+/// A listening socket.
+///
+/// # Errors
+/// What the kernel says: the port is in use, the address is not ours.
+pub fn listen(address: SocketAddr, families: Families) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(families == Families::One)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves `answers` at `address`, as the configuration's `field` says, for as long as the future lives;
+/// nothing where there is no address. An address that cannot be had is a warning: a node without
+/// metrics still serves its Services.
+pub async fn serve(address: Option<SocketAddr>, field: &'static str, answers: Answers) {
+    let Some(address) = address else { return };
+    match listen(address, Families::Both) {
+        Ok(listener) => accept(listener, answers).await,
+        Err(error) => warn!("nothing can be served at {address} ({field}): {error}; shunt goes on without"),
+    }
+}
+
+/// Answers whoever connects, for as long as the future lives.
+pub async fn accept(listener: TcpListener, answers: Answers) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Ok(place) = places.clone().acquire_owned().await {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of file descriptors, most likely: wait for some to come back.
-                warn!("a connection for metrics could not be accepted: {error}");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
-        let registry = registry.clone();
+        let answers = answers.clone();
         tokio::spawn(async move {
-            let answer =
-                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &registry))));
-            let served =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-            if let Err(error) = served.await {
-                debug!("a connection for metrics broke off: {error}");
+            let _place = place;
+            if tokio::time::timeout(LIFETIME, converse(stream, answers)).await.is_err() {
+                debug!("a connection lasted longer than {LIFETIME:?}");
             }
         });
     }
 }
 
-fn answer(request: &Request<Incoming>, registry: &Registry) -> Response<Full<Bytes>> {
-    let text = |status, kind: &'static str, body: String| {
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
-        response
-    };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            let mut body = String::new();
-            match prometheus_client::encoding::text::encode(&mut body, registry) {
-                Ok(()) => {
-                    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                    text(StatusCode::OK, kind, body)
-                }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
-            }
-        }
-        (_, "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET\n".into()),
-        _ => text(StatusCode::NOT_FOUND, PLAIN, "there is only /metrics here\n".into()),
+async fn converse(stream: TcpStream, answers: Answers) {
+    let answer = service_fn(|request| std::future::ready(Ok::<_, Infallible>(respond(&request, &answers))));
+    // One answer a connection: a server that is closed must not live on in old connections.
+    let mut http = hyper::server::conn::http1::Builder::new();
+    if let Err(error) = http.keep_alive(false).serve_connection(TokioIo::new(stream), answer).await {
+        debug!("a connection broke off: {error}");
     }
+}
+
+fn respond(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
+    let answer = match (answers(request.uri().path()), request.method()) {
+        (Some(answer), &Method::GET | &Method::HEAD) => answer,
+        (Some(_), _) => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+        (None, _) => Answer::text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+    };
+    let mut response = Response::new(Full::from(answer.body));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    response.headers_mut().extend(answer.headers);
+    response
 }

@@ -19,6 +19,7 @@ pub mod desired;
 pub mod diff;
 pub mod engine;
 pub mod exit;
+pub mod health;
 pub mod http;
 pub mod lock;
 pub mod metrics;
@@ -28,6 +29,7 @@ pub mod policy;
 pub mod reviews;
 pub mod run;
 pub mod schedule;
+pub mod serve;
 pub mod source;
 #[cfg(test)]
 pub(crate) mod testing;

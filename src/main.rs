@@ -1,7 +1,6 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
-use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
 
@@ -14,11 +13,12 @@ use shunt::config::{self, Config, Loaded, node_name};
 use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
-use shunt::http;
+use shunt::health;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
 use shunt::run::{Ended, Event, EventLoop, Events};
+use shunt::serve;
 use shunt::source::manifests::Manifests;
 use shunt::source::{addresses, convert, watch};
 use tracing::{error, info, warn};
@@ -104,7 +104,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::default();
     let context = convert::Context::new(node_name, None);
-    let (events_loop, events) = EventLoop::new(metrics.clone());
+    let (reporter, shown) = health::channel();
+    let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
@@ -112,8 +113,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     background.read_addresses(&events);
     let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
-    let metrics_address = config.metrics_address.filter(|_| !run.once && !run.dry_run);
-    background.start(&events, metrics_address, &metrics, server.map(|server| (server, context)))?;
+    let shown_over_http = (!run.once && !run.dry_run).then_some((config, shown));
+    background.start(&events, shown_over_http, metrics, server.map(|server| (server, context)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -136,9 +137,17 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
 }
 
 fn print_plans<B: Backend>(engine: &mut Engine<B>) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
     for plan in engine.dry_run()? {
         let (family, changes) = (plan.family, plan.changes.len());
-        print!("{family}: {changes} {}\n{plan}", if changes == 1 { "change" } else { "changes" });
+        let word = if changes == 1 { "change" } else { "changes" };
+        match write!(out, "{family}: {changes} {word}\n{plan}").and_then(|()| out.flush()) {
+            // Whoever reads has seen enough: `| head`.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            written => {
+                written.map_err(|error| (Exit::Other, anyhow!("the plan cannot be printed: {error}")))?;
+            }
+        }
     }
     Ok(())
 }
@@ -169,7 +178,7 @@ fn start_source(
     Ok(Some(server))
 }
 
-/// Everything asynchronous, on one thread: signals, the node's addresses, metrics.
+/// Everything asynchronous, on one thread: signals, the node's addresses, what is shown_over_http over HTTP.
 struct Background(tokio::runtime::Runtime);
 
 impl Background {
@@ -192,17 +201,28 @@ impl Background {
     fn start(
         self,
         events: &Events,
-        metrics_address: Option<SocketAddr>,
-        metrics: &Metrics,
+        shown_over_http: Option<(Config, health::Shown)>,
+        metrics: Metrics,
         api: Option<(watch::Server, convert::Context)>,
     ) -> Result<(), Failure> {
-        let (events, metrics) = (events.clone(), metrics.clone());
-        let serve = http::serve(metrics_address, &metrics);
+        let events = events.clone();
         let run = move || {
             self.0.block_on(async move {
+                let serve = async {
+                    if let Some((config, shown)) = shown_over_http {
+                        serve::all(config, metrics.clone(), shown).await;
+                    }
+                };
                 let objects = async {
                     if let Some((server, context)) = api {
-                        watch::run(server, context, watch::Options::default(), metrics, events.sink()).await;
+                        watch::run(
+                            server,
+                            context,
+                            watch::Options::default(),
+                            metrics.clone(),
+                            events.sink(),
+                        )
+                        .await;
                     }
                 };
                 tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve, objects);
@@ -217,18 +237,24 @@ impl Background {
 /// A first signal ends the loop in order, a second one the process.
 async fn watch_signals(events: &Events) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         error!("signals cannot be watched: SIGTERM and SIGINT end shunt without a word");
         return;
     };
-    for attempt in 0.. {
+    let mut attempt = 0;
+    loop {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hangup.recv() => {
+                warn!("SIGHUP is ignored: the configuration is read at the start only; restart shunt, the rules stay");
+                continue;
+            }
         };
-        if attempt > 0 || !events.send(Event::Stop(name)) {
+        attempt += 1;
+        if attempt > 1 || !events.send(Event::Stop(name)) {
             std::process::exit(Exit::Ok.code().into());
         }
     }

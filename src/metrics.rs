@@ -1,10 +1,14 @@
-//! Every metric of shunt, by name, in one place.
+//! Every metric of shunt, by name: its own here, those of kube-proxy in [`kube_proxy`].
+
+pub mod kube_proxy;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use kube_proxy::KubeProxy;
 
 /// The label of metrics that are counted per kind of object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +61,8 @@ pub struct Metrics {
     /// `shunt_conntrack_failures_total{ip_family}`: times that conntrack could not be compared with
     /// what is programmed, each tried again.
     pub conntrack_failures: Family<FamilyLabel, Counter>,
+    /// The names that kube-proxy's dashboards know.
+    pub kube_proxy: KubeProxy,
 }
 
 impl Default for Metrics {
@@ -74,6 +80,7 @@ impl Default for Metrics {
             operations: Family::default(),
             conntrack_deleted: Family::default(),
             conntrack_failures: Family::default(),
+            kube_proxy: KubeProxy::default(),
         }
     }
 }
@@ -81,6 +88,22 @@ impl Default for Metrics {
 impl Metrics {
     /// Makes the metrics known to `registry`.
     pub fn register(&self, registry: &mut Registry) {
+        self.kube_proxy.register(registry);
+        // What counts the same things as in kube-proxy has both names.
+        registry.register(
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures",
+            "Transactions that the kernel refused",
+            self.sync_failures.clone(),
+        );
+        registry.register(
+            "kubeproxy_conntrack_reconciler_deleted_entries",
+            "Flows deleted from conntrack because they led to the wrong place",
+            self.conntrack_deleted.clone(),
+        );
+        self.register_own(registry);
+    }
+
+    fn register_own(&self, registry: &mut Registry) {
         registry.register(
             "shunt_objects_left_out",
             "Objects or parts of them left out because of a value that cannot be used",

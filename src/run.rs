@@ -2,15 +2,16 @@
 //! the clock are here.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{info, trace, warn};
 
 use crate::backend::{Backend, BackendError};
 use crate::conntrack::{Conntrack, ConntrackError};
-use crate::engine::Engine;
+use crate::engine::{Engine, Synced};
+use crate::health::Reporter;
 use crate::metrics::Metrics;
-use crate::model::Update;
+use crate::model::{Family, Update};
 use crate::source::Sink;
 
 /// How often the backend is asked what it has counted.
@@ -60,14 +61,15 @@ impl Events {
 pub struct EventLoop {
     events: Receiver<Event>,
     metrics: Metrics,
+    reporter: Reporter,
 }
 
 impl EventLoop {
     /// A loop and the place where its events are put.
     #[must_use]
-    pub fn new(metrics: Metrics) -> (Self, Events) {
+    pub fn new(metrics: Metrics, reporter: Reporter) -> (Self, Events) {
         let (sender, events) = channel();
-        (Self { events, metrics }, Events(sender))
+        (Self { events, metrics, reporter }, Events(sender))
     }
 
     /// Runs until a signal, or with `once` until everything is programmed.
@@ -90,7 +92,7 @@ impl EventLoop {
                 look = Instant::now() + LOOK;
             }
             while let Ok(event) = self.events.try_recv() {
-                if let Some(ended) = take(engine, event) {
+                if let Some(ended) = self.take(engine, event) {
                     return ended;
                 }
             }
@@ -125,7 +127,7 @@ impl EventLoop {
             Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match event {
-            Ok(event) => take(engine, event),
+            Ok(event) => self.take(engine, event),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Ended::Done),
         }
@@ -145,8 +147,14 @@ impl EventLoop {
 
     fn sync<B: Backend>(&self, engine: &mut Engine<B>) -> Result<(), BackendError> {
         let start = Instant::now();
+        // Said before, too: a sync that does not come back counts as one that does not keep up.
+        self.reporter.programming(|programming| {
+            programming.alive = Some(start);
+            engine.tell(programming);
+        });
         let synced = engine.sync(start)?;
         let end = Instant::now();
+        self.report(engine, &synced, end - start);
         for family in synced.failures {
             self.metrics.sync_failures.get_or_create(&family.into()).inc();
         }
@@ -162,6 +170,48 @@ impl EventLoop {
             self.metrics.event_to_commit.observe((end - since).as_secs_f64());
         }
         Ok(())
+    }
+
+    /// Tells servers and dashboards what a sync has done.
+    fn report<B: Backend>(&self, engine: &mut Engine<B>, synced: &Synced, took: Duration) {
+        let time = SystemTime::now();
+        self.reporter.programming(|programming| {
+            engine.tell(programming);
+            if synced.kept_up {
+                programming.synced = Some(time);
+            }
+        });
+        let health = engine.health();
+        self.reporter.ports(health.take_changes());
+        let metrics = &self.metrics.kube_proxy;
+        for (family, without) in health.without_local() {
+            metrics.set_without_local(family, without);
+        }
+        for (family, _) in &synced.written {
+            metrics.sync_duration.get_or_create(&(*family).into()).observe(took.as_secs_f64());
+        }
+        if synced.kept_up {
+            metrics.service_changes_pending.set(0);
+            let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            metrics.endpoint_changes_pending.set(0);
+            for family in Family::ALL {
+                metrics.last_sync.get_or_create(&family.into()).set(seconds);
+            }
+        }
+    }
+
+    fn take<B: Backend>(&self, engine: &mut Engine<B>, event: Event) -> Option<Ended> {
+        match event {
+            Event::Updates(updates, at) => {
+                self.metrics.kube_proxy.count_changes(&updates);
+                engine.take(updates, at);
+                None
+            }
+            Event::Stop(signal) => {
+                info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
+                Some(Ended::Done)
+            }
+        }
     }
 
     /// Brings conntrack in line with what is programmed. Its failures stop nothing.
@@ -186,19 +236,6 @@ impl EventLoop {
                 }
             }
             start = end;
-        }
-    }
-}
-
-fn take<B: Backend>(engine: &mut Engine<B>, event: Event) -> Option<Ended> {
-    match event {
-        Event::Updates(updates, at) => {
-            engine.take(updates, at);
-            None
-        }
-        Event::Stop(signal) => {
-            info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
-            Some(Ended::Done)
         }
     }
 }

@@ -10,6 +10,7 @@
 mod accepted;
 mod document;
 mod duration;
+mod effective;
 mod error;
 mod fields;
 mod kube_proxy;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::row::{Affinity, Choice, Forwarding, Masquerade, Row, ServicePortName};
+use super::row::{Affinity, Choice, Forwarding, MOST_ENDPOINTS, Masquerade, Row, ServicePortName};
 use crate::config::NodePortAddresses;
 use crate::model::{Family, Service, ServiceName, ServicePort, Store, TrafficPolicy};
 use crate::policy::endpoints::{Target, Usable};
@@ -85,8 +85,11 @@ struct Lists {
 impl Lists {
     fn new(service: &Service, port: &ServicePort, name: &ServiceName, usable: Usable) -> Self {
         let nowhere = usable.cluster.is_empty() && usable.local.is_empty();
-        let choose = |targets: Vec<Target>| match (targets.is_empty(), nowhere) {
-            (false, _) => Choice::Endpoints(targets.into()),
+        let choose = |mut targets: Vec<Target>| match (targets.is_empty(), nowhere) {
+            (false, _) => {
+                targets.truncate(MOST_ENDPOINTS);
+                Choice::Endpoints(targets.into())
+            }
             (true, true) => Choice::Reject,
             (true, false) => Choice::Drop,
         };

@@ -94,6 +94,10 @@ pub struct Affinity {
     pub list: TrafficPolicy,
 }
 
+/// Most endpoints of one frontend that are used, the first by address: with more than this a backend
+/// would need more than 16 bits to choose one.
+pub const MOST_ENDPOINTS: usize = 65535;
+
 /// Where a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {

@@ -73,7 +73,7 @@ impl Element {
 
 /// Most endpoints of one frontend that are used: `numgen` counts to 65536. More are left out by
 /// [`elements`] from the end of the list.
-pub const MOST_ENDPOINTS: usize = 65535;
+pub const MOST_ENDPOINTS: usize = crate::desired::row::MOST_ENDPOINTS;
 
 /// The elements of a row, sorted by [`Element::id`]; appended to `out`.
 pub fn elements(row: &Row, out: &mut Vec<Element>) {
@@ -197,6 +197,7 @@ fn comment(service_port: &ServicePortName) -> Arc<str> {
     if text.len() > LONGEST_COMMENT {
         let end = (0..=LONGEST_COMMENT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
+        text.truncate(text.trim_end_matches(':').len());
     }
     text.into()
 }

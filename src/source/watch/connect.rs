@@ -41,6 +41,11 @@ pub enum ConnectError {
         /// What is wrong with it.
         source: Box<KubeconfigError>,
     },
+    /// The server's address is no URL.
+    #[error(
+        "the server `{0}` of the kubeconfig is no URL: write it with its scheme, as in https://192.0.2.1:6443"
+    )]
+    NotAUrl(String),
     /// Address, certificates or credentials cannot be used together.
     #[error("no client for the API server at {url} can be made of the given credentials: {source}")]
     Client {
@@ -62,6 +67,9 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Server, ConnectError> 
         None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => return Err(ConnectError::NoCluster),
         None => Config::incluster().map_err(ConnectError::InCluster)?,
     };
+    if config.cluster_url.scheme().is_none() {
+        return Err(ConnectError::NotAUrl(config.cluster_url.to_string()));
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // the client's own retries are silent for minutes; ours are counted and reported
     config.default_retry = false;

@@ -1,0 +1,88 @@
+//! The configuration in force, as `/configz` shows it. PURE.
+
+use serde_json::{Value, json};
+
+use super::{Config, DetectLocal, Mode, NodePortAddresses};
+
+impl Mode {
+    /// The name in `KubeProxyConfiguration`, also the answer at `/proxyMode`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+impl Config {
+    /// The `KubeProxyConfiguration` in force: the fields that have an effect, defaults filled in.
+    #[must_use]
+    pub fn effective(&self) -> Value {
+        let (mut cidr, mut bridge, mut prefix) = (String::new(), "", "");
+        let detect_local_mode = match &self.detect_local {
+            DetectLocal::None => "",
+            DetectLocal::ClusterCidr(cidrs) => {
+                cidr = cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                "ClusterCIDR"
+            }
+            DetectLocal::NodeCidr => "NodeCIDR",
+            DetectLocal::BridgeInterface(name) => {
+                bridge = name;
+                "BridgeInterface"
+            }
+            DetectLocal::InterfaceNamePrefix(name) => {
+                prefix = name;
+                "InterfaceNamePrefix"
+            }
+        };
+        let node_port_addresses = match &self.node_port_addresses {
+            NodePortAddresses::Primary => vec!["primary".to_owned()],
+            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().map(ToString::to_string).collect(),
+        };
+        let address = |address: Option<std::net::SocketAddr>| {
+            address.map_or_else(String::new, |address| address.to_string())
+        };
+        json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": self.mode.as_str(),
+            "clusterCIDR": cidr,
+            "detectLocalMode": detect_local_mode,
+            "detectLocal": { "bridgeInterface": bridge, "interfaceNamePrefix": prefix },
+            "nodePortAddresses": node_port_addresses,
+            "nftables": {
+                "masqueradeBit": self.masquerade_mark.trailing_zeros(),
+                "masqueradeAll": self.masquerade_all,
+            },
+            "hostnameOverride": self.node_name.clone().unwrap_or_default(),
+            "clientConnection": { "kubeconfig": self.kubeconfig.clone().unwrap_or_default() },
+            "healthzBindAddress": address(self.healthz_address),
+            "metricsBindAddress": address(self.metrics_address),
+            "logging": { "verbosity": self.verbosity },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_have_the_names_and_values_of_the_file() {
+        let config = Config {
+            detect_local: DetectLocal::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]),
+            ..Config::default()
+        };
+        let shown = config.effective();
+        for (field, expected) in [
+            ("mode", json!("nftables")),
+            ("clusterCIDR", json!("10.244.0.0/16")),
+            ("detectLocalMode", json!("ClusterCIDR")),
+            ("nodePortAddresses", json!(["primary"])),
+            ("metricsBindAddress", json!("127.0.0.1:10249")),
+        ] {
+            assert_eq!(shown[field], expected, "{field}");
+        }
+        assert_eq!(shown["nftables"]["masqueradeBit"], 14);
+    }
+}

@@ -1,0 +1,72 @@
+//! Everything that this node serves over HTTP, put together. EDGE.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::health::{self, Shown};
+use crate::http::{self, Answer, Answers};
+use crate::metrics::Metrics;
+
+/// Serves metrics, healthz and the health ports for as long as the future lives.
+pub async fn all(config: Config, metrics: Metrics, shown: Shown) {
+    let health = health::answers(shown.programming.clone(), &metrics);
+    tokio::join!(
+        http::serve(config.metrics_address, "metricsBindAddress", answers(&config, &metrics)),
+        http::serve(config.healthz_address, "healthzBindAddress", health),
+        health::serve_ports(shown),
+    );
+}
+
+/// `/metrics`, `/proxyMode` and `/configz`.
+fn answers(config: &Config, metrics: &Metrics) -> Answers {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mode = config.mode.as_str();
+    // Under the name that kube-proxy registers it with.
+    let configz: Value = json!({ "kubeproxy.config.k8s.io": config.effective() });
+    Arc::new(move |path| match path {
+        "/metrics" => Some(exposition(&registry)),
+        "/proxyMode" => Some(Answer::text(StatusCode::OK, mode)),
+        "/configz" => Some(Answer::json(StatusCode::OK, &configz)),
+        _ => None,
+    })
+}
+
+fn exposition(registry: &Registry) -> Answer {
+    let mut body = String::new();
+    match prometheus_client::encoding::text::encode(&mut body, registry) {
+        Ok(()) => Answer {
+            content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ..Answer::text(StatusCode::OK, body)
+        },
+        Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_of_kube_proxy() {
+        let answers = answers(&Config::default(), &Metrics::default());
+        let body = |path: &str| answers(path).map(|answer| answer.body).unwrap_or_default();
+        assert_eq!(body("/proxyMode"), "nftables");
+        let configz: Value = serde_json::from_str(&body("/configz")).unwrap();
+        assert_eq!(configz["kubeproxy.config.k8s.io"]["mode"], "nftables");
+        assert_eq!(answers("/nothing"), None);
+        let metrics = body("/metrics");
+        for line in [
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 0",
+            "kubeproxy_sync_proxy_rules_service_changes_total 0",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 0",
+        ] {
+            assert!(metrics.lines().any(|known| known == line), "{line} is not in\n{metrics}");
+        }
+    }
+}
