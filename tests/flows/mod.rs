@@ -6,6 +6,7 @@ mod cluster_ip;
 mod conntrack;
 mod external;
 mod harness;
+mod health;
 mod node_port;
 mod pods;
 mod restart;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
         cluster_ip::CASES,
         node_port::CASES,
         external::CASES,
+        health::CASES,
         pods::CASES,
         updates::CASES,
         affinity::CASES,
