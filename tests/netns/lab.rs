@@ -80,6 +80,12 @@ impl Lab {
         listening.unwrap_or_else(|error| panic!("listening on {name:?}:{port}: {error}"))
     }
 
+    /// A server on an address that was given to someone else than its name says.
+    pub fn serve_in(&self, ns: Ns, name: Name, port: u16, family: Family) -> Vec<u64> {
+        let listening = self.topology.enter(ns, || self.responder.listen(name.at(port, family)));
+        listening.unwrap_or_else(|error| panic!("listening on {name:?}:{port} in {ns:?}: {error}"))
+    }
+
     fn serve_sctp(&self, name: Name, family: Family) -> Vec<u64> {
         let server = self
             .topology
@@ -127,7 +133,8 @@ impl Lab {
         }
     }
 
-    fn write_objects(&mut self, objects: &[Objects]) {
+    /// The same, and nobody waits.
+    pub fn write_objects(&mut self, objects: &[Objects]) {
         let beacon = slice("kube-system/sentinel").port("sentinel", PORTS[0]).ready([Name::Beacon]);
         let all = self
             .base
@@ -241,6 +248,15 @@ impl Lab {
             flows.len(),
             wrong.join("\n  ")
         );
+    }
+
+    /// The same in one family only, one row after the other.
+    pub fn check_in(&self, family: Family, flows: &[Flow]) {
+        let _targets = self.targets(flows);
+        for flow in flows {
+            let verdict = flow.judge(family, &self.send(flow, family, flow.probes()));
+            assert_eq!(verdict, Ok(()));
+        }
     }
 
     /// Servers where the packets arrive that nobody touches: rows that are to be left alone need them, and what
