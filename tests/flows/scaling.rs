@@ -1,0 +1,3 @@
+//! Placeholder.
+cases![];
+use crate::netns::prelude::*;
