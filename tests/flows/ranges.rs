@@ -68,7 +68,7 @@ fn overlapping(lab: &mut Lab) {
     let nested6 = ["2001:db8:100::7/128", "2001:db8:100::/64", "2001:db8:100::/47", "2001:db8:100::7/128"];
     start(lab, only_from(&[nested, nested6].concat()));
     lab.check(&[only(&[Client]), unfiltered()].concat().into_iter().filter(|row| row.from != Client2).collect::<Vec<_>>());
-    lab.check_in(Family::V4, &on(Client2, Public(8), |row| row.reaches(on_port([Pod1]))));
+    lab.check_in(&[Family::V4], &on(Client2, Public(8), |row| row.reaches(on_port([Pod1]))));
     // the wide range goes, the narrow ones stay
     lab.apply(&[only_from(&[&nested[..2], &nested6[..2]].concat()).into(), web_slice([Pod1]).into()]);
     lab.check(&only(&[Client]));
@@ -92,17 +92,17 @@ fn pods(lab: &mut Lab) {
 /// Ranges of one family restrict only that one.
 fn other_family_only(lab: &mut Lab) {
     start(lab, only_from(&CLIENT[..1]));
-    lab.check_in(Family::V4, &only(&[Client]));
-    lab.check_in(Family::V6, &only(&SOURCES));
+    lab.check_in(&[Family::V4], &only(&[Client]));
+    lab.check_in(&[Family::V6], &only(&SOURCES));
     lab.apply(&[only_from(&CLIENT[1..]).into(), web_slice([Pod1]).into()]);
-    lab.check_in(Family::V4, &only(&SOURCES));
-    lab.check_in(Family::V6, &only(&[Client]));
+    lab.check_in(&[Family::V4], &only(&SOURCES));
+    lab.check_in(&[Family::V6], &only(&[Client]));
 }
 
 fn match_all(lab: &mut Lab) {
     start(lab, only_from(&["198.51.100.0/24", "0.0.0.0/0", "2001:db8:100::/64"]));
-    lab.check_in(Family::V4, &only(&SOURCES));
-    lab.check_in(Family::V6, &only(&[Client]));
+    lab.check_in(&[Family::V4], &only(&SOURCES));
+    lab.check_in(&[Family::V6], &only(&[Client]));
     lab.apply(&[only_from(&["0.0.0.0/0", "::/0"]).into(), web_slice([Pod1]).into()]);
     lab.check(&only(&SOURCES));
 }
