@@ -208,7 +208,13 @@ impl Ledger {
         proposed: &mut Proposed,
     ) -> bool {
         match self.holders.get(&key) {
-            Some(holder) if holder == owner => true,
+            Some(holder) if holder == owner => {
+                // deleted and created again between two syncs, it may be younger than those that wait
+                let waiting = self.waiting.get(&key).into_iter().flatten();
+                let older = waiting.filter(|other| seniority(other) < seniority(owner));
+                proposed.again.extend(older.cloned());
+                true
+            }
             Some(holder) if seniority(holder) < seniority(owner) => {
                 let winner = holder.clone();
                 self.wait(owner, key);
