@@ -29,16 +29,19 @@ fn come_and_go(lab: &mut Lab) {
     lab.start(&config(&json!({ "nodePortAddresses": cidrs })));
     let all = on_port([Pod1, Remote1]);
     let reached = |address| -> Vec<Flow> {
-        let rows = [Client, Pod3, Node].map(|name| node_ports(name, address, |row| row.reaches(all).rewritten()));
+        let rows =
+            [Client, Pod3, Node].map(|name| node_ports(name, address, |row| row.reaches(all).rewritten()));
         rows.concat()
     };
     lab.check(&[reached(Node), reached(Node2)].concat());
     for _ in 0..2 {
-        lab.topology.batch(Ns::Node, "addr del 192.168.1.11/32 dev eth0\naddr del 2001:db8:1::11/128 dev eth0");
+        lab.topology
+            .batch(Ns::Node, "addr del 192.168.1.11/32 dev eth0\naddr del 2001:db8:1::11/128 dev eth0");
         // now it is on its way to someone else
         until(lab, Node2, |outcome| !matches!(outcome, Outcome::Answered(_)));
         lab.check(&reached(Node));
-        lab.topology.batch(Ns::Node, "addr add 192.168.1.11/32 dev eth0\naddr add 2001:db8:1::11/128 dev eth0 nodad");
+        lab.topology
+            .batch(Ns::Node, "addr add 192.168.1.11/32 dev eth0\naddr add 2001:db8:1::11/128 dev eth0 nodad");
         until(lab, Node2, |outcome| matches!(outcome, Outcome::Answered(_)));
         lab.check(&[reached(Node), reached(Node2)].concat());
     }
@@ -96,7 +99,10 @@ fn unowned_but_bound(lab: &mut Lab) {
 fn wrong_port_but_bound(lab: &mut Lab) {
     lab.apply(&[web().into(), web_slice([Pod1]).into()]);
     lab.start(&config(&json!({})));
-    lab.check(&[from(Pod3).tcp(Cluster(80), 9253).rejected(), from(Client).udp(Cluster(80), 9253).rejected()]);
+    lab.check(&[
+        from(Pod3).tcp(Cluster(80), 9253).rejected(),
+        from(Client).udp(Cluster(80), 9253).rejected(),
+    ]);
     bind(lab, Cluster(80));
     for family in BOTH {
         lab.serve_in(Ns::Node, Cluster(80), 9253, family);

@@ -157,9 +157,8 @@ fn conditions_unset(lab: &mut Lab) {
 /// One that stands in two slices counts once; the better of the two speaks for it.
 fn duplicates(lab: &mut Lab) {
     let first = |conditions: &Value| Objects::from(web_slice([]).endpoint(Pod1, conditions));
-    let second = |conditions: &Value| -> Objects {
-        web_slice([]).suffix("-b").endpoint(Pod1, conditions).into()
-    };
+    let second =
+        |conditions: &Value| -> Objects { web_slice([]).suffix("-b").endpoint(Pod1, conditions).into() };
     lab.apply(&[web().into(), web_slice([Pod1, Remote1]).into(), second(&dead())]);
     lab.start(&config(&json!({})));
     lab.check(&reached([Pod1, Remote1]));

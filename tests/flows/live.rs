@@ -87,8 +87,14 @@ fn ports(lab: &mut Lab) {
         (with(cart().udp("dns", 81)), [udp(c, 81, Pod2), no_tcp(c, 81)].concat()),
         // added, exchanged, removed
         (with(cart().udp("dns", 81).port("http", 81)), [udp(c, 81, Pod2), tcp(c, 81, Pod2)].concat()),
-        (with(cart().udp("dns", 80).port("http", 81)), [udp(c, 80, Pod2), tcp(c, 81, Pod2), no_udp(c, 81)].concat()),
-        (with(cart().port("http", 80).port("other", 82)), [tcp(c, 80, Pod2), no_tcp(c, 81), no_udp(c, 80)].concat()),
+        (
+            with(cart().udp("dns", 80).port("http", 81)),
+            [udp(c, 80, Pod2), tcp(c, 81, Pod2), no_udp(c, 81)].concat(),
+        ),
+        (
+            with(cart().port("http", 80).port("other", 82)),
+            [tcp(c, 80, Pod2), no_tcp(c, 81), no_udp(c, 80)].concat(),
+        ),
     ];
     undisturbed(lab, &steps);
 }
@@ -99,9 +105,13 @@ fn types(lab: &mut Lab) {
     let c = Cluster(81);
     let no_node_port = || from(Client).tcp(Node, 30081).untouched();
     let external = || {
-        service("shop/cart").port("http", 80).spec(&json!({ "type": "ExternalName", "externalName": "example.org" }))
+        service("shop/cart")
+            .port("http", 80)
+            .spec(&json!({ "type": "ExternalName", "externalName": "example.org" }))
     };
-    let headless = || service("shop/cart").port("http", 80).spec(&json!({ "clusterIP": "None", "clusterIPs": ["None"] }));
+    let headless = || {
+        service("shop/cart").port("http", 80).spec(&json!({ "clusterIP": "None", "clusterIPs": ["None"] }))
+    };
     let mut steps: Vec<Step> = vec![
         (with(plain()), [tcp(c, 80, Pod2), vec![no_node_port()]].concat()),
         (with(plain().node_port(30081)), [tcp(c, 80, Pod2), tcp(Node, 30081, Pod2)].concat()),
@@ -109,7 +119,10 @@ fn types(lab: &mut Lab) {
             with(plain().node_port(30081).load_balancer(Public(9))),
             [tcp(c, 80, Pod2), tcp(Node, 30081, Pod2), tcp(Public(9), 80, Pod2)].concat(),
         ),
-        (with(external()), [gone(c, 80), vec![no_node_port(), from(Client).tcp(Public(9), 80).untouched()]].concat()),
+        (
+            with(external()),
+            [gone(c, 80), vec![no_node_port(), from(Client).tcp(Public(9), 80).untouched()]].concat(),
+        ),
         (with(plain().load_balancer(Public(9))), [tcp(Public(9), 80, Pod2), vec![no_node_port()]].concat()),
         (with(headless()), [gone(c, 80), vec![from(Client).tcp(Public(9), 80).untouched()]].concat()),
         (with(plain().node_port(30081)), [tcp(c, 80, Pod2), tcp(Node, 30081, Pod2)].concat()),

@@ -135,8 +135,7 @@ fn both_local(lab: &mut Lab) {
     lab.apply(&[service(), web_slice([Pod1, Remote1]).into()]);
     lab.start(&config(&json!({})));
     // the short cut leads to the Cluster list all the same
-    let mut flows =
-        [short_cut(&on_port([Pod1, Remote1])), cluster_ip_reaches(&on_port([Pod1]))].concat();
+    let mut flows = [short_cut(&on_port([Pod1, Remote1])), cluster_ip_reaches(&on_port([Pod1]))].concat();
     flows.extend(external_rows(Client, |row| row.reaches(on_port([Pod1])).kept()));
     lab.check(&flows);
     lab.apply(&[service(), web_slice([Remote1]).into()]);

@@ -67,14 +67,26 @@ fn overlapping(lab: &mut Lab) {
     let nested = ["198.51.100.7/32", "198.51.100.0/24", "198.51.0.0/16", "198.51.100.0/24"];
     let nested6 = ["2001:db8:100::7/128", "2001:db8:100::/64", "2001:db8:100::/47", "2001:db8:100::7/128"];
     start(lab, only_from(&[nested, nested6].concat()));
-    lab.check(&[only(&[Client]), unfiltered()].concat().into_iter().filter(|row| row.from != Client2).collect::<Vec<_>>());
+    lab.check(
+        &[only(&[Client]), unfiltered()]
+            .concat()
+            .into_iter()
+            .filter(|row| row.from != Client2)
+            .collect::<Vec<_>>(),
+    );
     lab.check_in(&[Family::V4], &on(Client2, Public(8), |row| row.reaches(on_port([Pod1]))));
     // the wide range goes, the narrow ones stay
     lab.apply(&[only_from(&[&nested[..2], &nested6[..2]].concat()).into(), web_slice([Pod1]).into()]);
     lab.check(&only(&[Client]));
     // adjacent ones make one
-    let halves = ["198.51.100.0/25", "198.51.100.128/25", "198.51.101.0/24", "2001:db8:100::/65",
-                  "2001:db8:100:0:8000::/65", "2001:db8:101::/64"];
+    let halves = [
+        "198.51.100.0/25",
+        "198.51.100.128/25",
+        "198.51.101.0/24",
+        "2001:db8:100::/65",
+        "2001:db8:100:0:8000::/65",
+        "2001:db8:101::/64",
+    ];
     lab.apply(&[only_from(&halves).into(), web_slice([Pod1]).into()]);
     lab.check(&only(&[Client, Client2]));
 }
@@ -109,9 +121,8 @@ fn match_all(lab: &mut Lab) {
 
 /// Hundreds of ranges, and two Services with ranges of their own.
 fn many(lab: &mut Lab) {
-    let strangers = (0..400).flat_map(|n| {
-        [format!("100.64.{}.{}/31", n / 100, n % 100 * 2), format!("2001:db8:77:{n:x}::/64")]
-    });
+    let strangers = (0..400)
+        .flat_map(|n| [format!("100.64.{}.{}/31", n / 100, n % 100 * 2), format!("2001:db8:77:{n:x}::/64")]);
     let mut ranges: Vec<String> = strangers.collect();
     ranges.splice(200..200, CLIENT.map(str::to_owned));
     let ranges: Vec<&str> = ranges.iter().map(String::as_str).collect();

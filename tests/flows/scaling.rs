@@ -43,9 +43,7 @@ fn none_to_a_removed_endpoint(lab: &mut Lab) {
         let row = from(Client).tcp(Cluster(80), 80).reaches(pods.iter().map(|pod| (*pod, PORT)));
         for family in BOTH {
             for outcome in lab.send(&row, family, 10) {
-                let fine = |pod: &Name, outcome: &Outcome| {
-                    matches!(outcome, Outcome::Answered(answer) if answer.endpoint == pod.at(PORT, family))
-                };
+                let fine = |pod: &Name, outcome: &Outcome| matches!(outcome, Outcome::Answered(answer) if answer.endpoint == pod.at(PORT, family));
                 assert!(pods.iter().any(|pod| fine(pod, &outcome)), "round {round}: {outcome:?} of {pods:?}");
             }
         }

@@ -26,7 +26,8 @@ fn sources(lab: &mut Lab, fields: &serde_json::Value, kept: &[Name], rewritten: 
     let kept = rows(kept).into_iter().map(Flow::kept);
     let rewritten = rows(rewritten).into_iter().map(Flow::rewritten);
     // what is no Service is left alone
-    let direct = [Client, Pod3, Remote1].map(|name| from(name).tcp(Pod1, 8080).reaches(on_port([Pod1])).kept());
+    let direct =
+        [Client, Pod3, Remote1].map(|name| from(name).tcp(Pod1, 8080).reaches(on_port([Pod1])).kept());
     lab.check(&kept.chain(rewritten).chain(direct).collect::<Vec<_>>());
 }
 
