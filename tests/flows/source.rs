@@ -35,7 +35,7 @@ fn cluster_cidr(lab: &mut Lab) {
     sources(lab, &json!({}), &[Pod3, Remote1], &[Client, Node]);
 }
 
-/// The Node object's own pod CIDRs, in both families, also when they change.
+/// The Node object's own pod CIDRs, in both families.
 fn node_cidr(lab: &mut Lab) {
     let fields = json!({ "detectLocalMode": "NodeCIDR", "clusterCIDR": "" });
     sources(lab, &fields, &[Pod3], &[Remote1, Client, Node]);
