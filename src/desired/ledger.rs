@@ -249,15 +249,11 @@ impl Ledger {
     ) -> bool {
         match self.holders.get(&key) {
             Some(holder) if holder == owner => {
-                // The holder may have been made anew, and be the younger one now.
+                // deleted and created again between two syncs, it may be younger than those that wait
                 let waiting = self.waiting.get(&key).into_iter().flatten();
-                let senior =
-                    waiting.filter(|other| seniority(other) < seniority(owner)).min_by_key(|o| seniority(o));
-                let Some(senior) = senior.cloned() else { return true };
-                self.holders.remove(&key);
-                self.wait(owner, key);
-                proposed.again.push(senior);
-                false
+                let older = waiting.filter(|other| seniority(other) < seniority(owner));
+                proposed.again.extend(older.cloned());
+                true
             }
             Some(holder) if seniority(holder) < seniority(owner) => {
                 let winner = holder.clone();

@@ -1,19 +1,28 @@
 //! All tables.
 
+mod addresses;
 mod affinity;
+mod choice;
 mod churn;
 mod cluster_ip;
+mod conflicts;
 mod conntrack;
 mod external;
 mod harness;
 mod health;
+mod live;
 mod node_port;
 mod pods;
+mod policies;
+mod ranges;
 mod restart;
+mod scaling;
+mod source;
 mod uniform;
 mod updates;
 mod writes;
 
+use crate::netns::flow::{Probe, Protocol};
 use crate::netns::objects::Service;
 use crate::netns::prelude::*;
 use crate::netns::runner::Case;
@@ -27,6 +36,14 @@ pub fn all() -> Vec<Case> {
         external::CASES,
         health::CASES,
         pods::CASES,
+        policies::CASES,
+        ranges::CASES,
+        choice::CASES,
+        source::CASES,
+        addresses::CASES,
+        conflicts::CASES,
+        live::CASES,
+        scaling::CASES,
         updates::CASES,
         affinity::CASES,
         churn::CASES,
@@ -54,4 +71,28 @@ fn web() -> Service {
 /// Its slices, with these pods ready.
 fn web_slice(pods: impl IntoIterator<Item = Name>) -> Slice {
     slice("shop/web").port("http", PORT).udp("dns", PORT).sctp("signal", PORT).ready(pods)
+}
+
+/// The ports of [`web`] and [`everywhere`].
+const PORTS: [(Protocol, u16); 3] = [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 90)];
+/// The NodePorts of [`everywhere`].
+const NODE_PORTS: [(Protocol, u16); 3] =
+    [(Protocol::Tcp, 30080), (Protocol::Udp, 30053), (Protocol::Sctp, 30090)];
+
+/// [`web`] on NodePorts, the external IP `Public(7)` and the load-balancer IP `Public(8)`.
+fn everywhere() -> Service {
+    let service = service("shop/web").cluster(80).port("http", 80).node_port(30080);
+    let service = service.udp("dns", 53).node_port(30053).sctp("signal", 90).node_port(30090);
+    service.external_ip(Public(7)).load_balancer(Public(8))
+}
+
+/// A row for each protocol of [`web`] on one address.
+fn on(source: Name, address: Name, expect: impl Fn(Probe) -> Flow) -> Vec<Flow> {
+    let ports = if address == Node { NODE_PORTS } else { PORTS };
+    ports.map(|(protocol, port)| expect(from(source).probe(protocol, address, port))).to_vec()
+}
+
+/// A row for each protocol and each external frontend of [`everywhere`].
+fn external_rows(source: Name, expect: impl Fn(Probe) -> Flow) -> Vec<Flow> {
+    [Node, Public(7), Public(8)].into_iter().flat_map(|address| on(source, address, &expect)).collect()
 }

@@ -80,6 +80,12 @@ impl Lab {
         listening.unwrap_or_else(|error| panic!("listening on {name:?}:{port}: {error}"))
     }
 
+    /// A server on an address that was given to someone else than its name says.
+    pub fn serve_in(&self, ns: Ns, name: Name, port: u16, family: Family) -> Vec<u64> {
+        let listening = self.topology.enter(ns, || self.responder.listen(name.at(port, family)));
+        listening.unwrap_or_else(|error| panic!("listening on {name:?}:{port} in {ns:?}: {error}"))
+    }
+
     fn serve_sctp(&self, name: Name, family: Family) -> Vec<u64> {
         let server = self
             .topology
@@ -127,7 +133,8 @@ impl Lab {
         }
     }
 
-    fn write_objects(&mut self, objects: &[Objects]) {
+    /// The same, and nobody waits.
+    pub fn write_objects(&mut self, objects: &[Objects]) {
         let beacon = slice("kube-system/sentinel").port("sentinel", PORTS[0]).ready([Name::Beacon]);
         let all = self
             .base
@@ -223,10 +230,15 @@ impl Lab {
 impl Lab {
     /// Sends the packets of all rows, for both families at once, and fails with a line for each that is wrong.
     pub fn check(&self, flows: &[Flow]) {
+        self.check_in(&BOTH, flows);
+    }
+
+    /// The same in these families only.
+    pub fn check_in(&self, families: &[Family], flows: &[Flow]) {
         assert!(!flows.is_empty(), "an empty table proves nothing");
         let _targets = self.targets(flows);
         let wrong: Vec<String> = std::thread::scope(|scope| {
-            let rows = flows.iter().flat_map(|flow| BOTH.map(|family| (flow, family)));
+            let rows = flows.iter().flat_map(|flow| families.iter().map(move |family| (flow, *family)));
             let threads: Vec<_> = rows
                 .map(|(flow, family)| {
                     scope.spawn(move || flow.judge(family, &self.send(flow, family, flow.probes())))

@@ -83,6 +83,12 @@ impl Service {
         self.spec(&json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": client_ip }))
     }
 
+    /// When it was created: the older one wins where two claim one address.
+    pub fn created(mut self, day: u8) -> Self {
+        self.0["metadata"]["creationTimestamp"] = json!(format!("2026-01-{day:02}T00:00:00Z"));
+        self
+    }
+
     /// Anything else: these fields of the spec are set.
     pub fn spec(mut self, fields: &Value) -> Self {
         for (key, value) in fields.as_object().expect("an object") {
@@ -139,6 +145,16 @@ impl Slice {
     /// An endpoint with these conditions.
     pub fn endpoint(mut self, name: Name, conditions: &Value) -> Self {
         self.endpoints.push((name, json!({ "conditions": conditions, "nodeName": name.node_name() })));
+        self
+    }
+
+    /// Ready endpoints with these hints.
+    pub fn hinted(mut self, names: impl IntoIterator<Item = Name>, hints: &Value) -> Self {
+        for name in names {
+            self = self.endpoint(name, &json!({ "ready": true }));
+            let (_, endpoint) = self.endpoints.last_mut().expect("an endpoint");
+            endpoint["hints"] = hints.clone();
+        }
         self
     }
 

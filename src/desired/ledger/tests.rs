@@ -167,3 +167,14 @@ fn what_was_read_back_is_compared_in_its_own_order() {
     play.ledger.read_back(vec![]);
     assert_eq!(play.ledger.plan().changes.len(), 1, "all of it is missing");
 }
+
+#[test]
+fn a_service_that_is_created_again_is_the_younger_one() {
+    let mut play = Play::new(&[("a/old", 10), ("a/new", 20)]);
+    let (old, new) = (vec![row("a/old", "o")], vec![row("a/new", "n")]);
+    assert_eq!(play.sync(&[("a/old", old.clone()), ("a/new", new)]).1, ["new<old"]);
+    play.created.insert(owner("a/old"), 30);
+    let (lines, conflicts) = play.sync(&[("a/old", old)]);
+    assert!(lines.len() == 2 && lines[1].contains("30080 new ->"), "{lines:?}");
+    assert_eq!(conflicts, ["old<new"]);
+}
