@@ -6,6 +6,7 @@ mod cluster_ip;
 mod conntrack;
 mod external;
 mod harness;
+mod kernel;
 mod node_port;
 mod pods;
 mod restart;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Case> {
         affinity::CASES,
         churn::CASES,
         conntrack::CASES,
+        kernel::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,
