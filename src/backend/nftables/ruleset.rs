@@ -211,10 +211,25 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
         chain("masquerade-foreign", masquerade_foreign),
         chain("masquerade-own", vec![vec![SourceIsLocal, SetMark(mark)]]),
         chain("masquerade-marked", vec![vec![Statement::ClearMark(mark)], vec![Statement::Masquerade]]),
-        chain("dispatch-inside", vec![vec![Verdict(Set::Services)], to_nodeport(Set::Nodeports)]),
+        // A lookup on a kernel before 6.12.48 or 6.17 (Debian's 6.1 to this day) may miss a key that a commit deletes
+        // and adds again at that moment: the second one sees what was committed. A packet that missed both
+        // maps would not be translated.
+        chain(
+            "dispatch-inside",
+            vec![
+                vec![Verdict(Set::Services)],
+                to_nodeport(Set::Nodeports),
+                vec![Verdict(Set::Services)],
+                to_nodeport(Set::Nodeports),
+            ],
+        ),
         chain(
             "dispatch-outside",
             vec![
+                vec![Verdict(Set::LocalServices)],
+                vec![Verdict(Set::Services)],
+                to_nodeport(Set::LocalNodeports),
+                to_nodeport(Set::Nodeports),
                 vec![Verdict(Set::LocalServices)],
                 vec![Verdict(Set::Services)],
                 to_nodeport(Set::LocalNodeports),
