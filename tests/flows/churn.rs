@@ -11,15 +11,16 @@ cases![other_services_change, its_own_endpoints_change, the_daemon_restarts];
 const ENOUGH: usize = 50;
 
 /// Clients on the pod and outside in both families.
-pub fn hammers(lab: &Lab) -> Vec<(Family, Hammer)> {
+pub(super) fn hammers(lab: &Lab) -> Vec<(Family, Hammer)> {
     let clients = BOTH.into_iter().flat_map(|family| [Pod3, Client].map(|name| (family, name)));
     clients.map(|(family, name)| (family, Hammer::start(lab, name, Cluster(80), 80, family))).collect()
 }
 
 /// Not one connect was refused, lost or stalled, and none went to anyone else.
-pub fn assert_undisturbed(hammers: Vec<(Family, Hammer)>, allowed: &[(Name, u16)]) {
+pub(super) fn assert_undisturbed(hammers: Vec<(Family, Hammer)>, allowed: &[(Name, u16)]) {
     for (family, hammer) in hammers {
         let outcomes = hammer.stop();
+        println!("{family:?}: {} connections", outcomes.len());
         assert!(outcomes.len() >= ENOUGH, "only {} connections", outcomes.len());
         let fine = |outcome: &Outcome| match outcome {
             Outcome::Answered(answer) => {

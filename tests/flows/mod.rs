@@ -10,6 +10,7 @@ mod conntrack;
 mod external;
 mod harness;
 mod health;
+mod kernel;
 mod live;
 mod node_port;
 mod pods;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Case> {
         affinity::CASES,
         churn::CASES,
         conntrack::CASES,
+        kernel::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -74,8 +74,18 @@ impl Connection {
         self.socket.send(batch.bytes())?;
         let last = batch.last_seq();
         let mut refusal: Option<Refusal> = None;
+        let mut overrun = false;
         loop {
-            for message in self.socket.receive()?.filter(|message| message.kind == ERROR) {
+            let received = match self.socket.receive() {
+                // Every message of a batch may be answered with an error, and the queue holds about 200. Those
+                // that no longer fit are lost, as is the confirmation; the first ones are there to be read.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) && !overrun => {
+                    overrun = true;
+                    continue;
+                }
+                received => received?,
+            };
+            for message in received.filter(|message| message.kind == ERROR) {
                 let (code, message_text, offset) = read_error(&message);
                 if code != 0 && refusal.is_none() {
                     let op = batch.blame(message.seq, offset);
