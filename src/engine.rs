@@ -1,31 +1,25 @@
 //! The engine: the one owner of all state. Updates go in, plans come out. No threads, no clock, no
 //! channels: `run.rs` has those.
 
+mod lane;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::{Config, DetectLocal};
 use crate::desired::flows::Flows;
-use crate::desired::ledger::{Conflict, seniority};
-use crate::desired::row::{MOST_ENDPOINTS, Row};
-use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
+use crate::desired::{Context, Ledger, Owner};
 use crate::diff::Plan;
 use crate::health::{HealthView, Programming};
 use crate::model::{Family, Store, Touched, Update};
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
 use crate::schedule::Retry;
-
-/// Wait after a failed sync, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-
-/// How many Services may be refused one after the other in one sync: each costs reading everything
-/// again, and an error that hits so many is no single one's.
-const MOST_BLAMED: usize = 8;
+use lane::{Lane, RETRY};
 
 /// How long the Node and the ServiceCIDRs are waited for once Services and slices are listed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,23 +59,6 @@ pub struct Synced {
     pub programmed_since: Option<Instant>,
     /// Whether everything is programmed now, apart from Services that the kernel refuses.
     pub kept_up: bool,
-}
-
-/// The state of one family; a failure in one does not stop the other.
-struct Lane {
-    family: Family,
-    ledger: Ledger,
-    /// What is installed has to be read (again) before the next plan.
-    unread: bool,
-    retry: Retry,
-    /// Owners whose rows the kernel refuses, each with its own retry.
-    refused: BTreeMap<Owner, Retry>,
-    /// Frontends that owners do not get, as reported.
-    conflicts: BTreeMap<Owner, Vec<Conflict>>,
-    /// What conntrack has to be compared with.
-    reviews: Reviews,
-    /// The kernel does not have what this family needs.
-    given_up: bool,
 }
 
 impl<B: Backend> Engine<B> {
@@ -300,157 +277,6 @@ impl<B: Backend> Engine<B> {
             lane.compile(owners.clone(), &self.store, &self.context);
         }
     }
-}
-
-impl Lane {
-    /// Proposes the rows of `owners`, and of whoever gains or loses a row by that.
-    fn compile(&mut self, mut owners: BTreeSet<Owner>, store: &Store, context: &Context) {
-        // What an owner was last told of its conflicts; settled once everybody has spoken.
-        let mut told: BTreeMap<Owner, Vec<Conflict>> = BTreeMap::new();
-        while let Some(owner) = owners.pop_first() {
-            let rows = match &owner {
-                Owner::Node => node_rows(store, self.family, context),
-                Owner::Service(name) => service_rows(store, name, self.family, context),
-            };
-            let created = |owner: &Owner| match owner {
-                Owner::Node => None,
-                Owner::Service(name) => store.service(name).map(|service| service.created),
-            };
-            if rows.iter().any(is_cut) {
-                warn!(
-                    "{owner} has more than {MOST_ENDPOINTS} endpoints: the first {MOST_ENDPOINTS} are used"
-                );
-            }
-            // What is wanted now is something else than what was refused.
-            self.refused.remove(&owner);
-            let proposed = self.ledger.propose(&owner, rows, |owner| seniority(owner, created(owner)));
-            owners.extend(proposed.again);
-            self.reviews.flows.take(&owner, self.ledger.desired(&owner), store);
-            if !proposed.conflicts.is_empty()
-                || self.conflicts.contains_key(&owner)
-                || told.contains_key(&owner)
-            {
-                told.insert(owner, proposed.conflicts);
-            }
-        }
-        for (owner, mut conflicts) in told {
-            conflicts.retain(|conflict| self.ledger.stands(conflict));
-            self.report(owner, conflicts);
-        }
-    }
-
-    /// Tells once of each frontend that an owner does not get.
-    fn report(&mut self, owner: Owner, conflicts: Vec<Conflict>) {
-        let known = self.conflicts.remove(&owner).unwrap_or_default();
-        for conflict in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
-            let crate::desired::RowKey::Frontend(frontend) = conflict.key else { continue };
-            warn!(
-                "{} and {} both claim {frontend}: the older one, {}, has it; {} gets it when that one goes away",
-                conflict.winner, conflict.loser, conflict.winner, conflict.loser
-            );
-        }
-        if !conflicts.is_empty() {
-            self.conflicts.insert(owner, conflicts);
-        }
-    }
-
-    /// Writes what is to be written, unless it failed and is not due yet.
-    fn sync(
-        &mut self,
-        backend: &mut impl Backend,
-        now: Instant,
-        synced: &mut Synced,
-    ) -> Result<(), BackendError> {
-        if self.given_up || !self.retry.ready(now) {
-            return Ok(());
-        }
-        let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
-        due.collect::<Vec<_>>().into_iter().for_each(|owner| self.ledger.take_up(owner));
-        for attempt in 0.. {
-            match self.write(backend, now) {
-                Ok(receipt) => {
-                    self.retry.succeeded();
-                    self.refused.retain(|_, retry| !retry.ready(now));
-                    synced.written.extend(receipt.map(|receipt| (self.family, receipt)));
-                    return Ok(());
-                }
-                Err(error) if error.is_final() => return Err(error),
-                Err(error) => {
-                    synced.failures.push(self.family);
-                    if attempt >= MOST_BLAMED || !self.set_aside(&error, now) {
-                        let (family, wait) = (self.family, self.retry.failed(now));
-                        warn!(
-                            "{family} is not programmed, what is installed stays; next attempt in {wait:?}: {error}"
-                        );
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what is installed where that is not known, and writes the difference; `None` if there was
-    /// nothing to write. After a failure nothing is assumed: what is installed is read again.
-    fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Receipt>, BackendError> {
-        let unread = std::mem::replace(&mut self.unread, true);
-        if unread {
-            let rows = backend.read(self.family)?;
-            debug!(family = %self.family, rows = rows.len(), "read what is installed");
-            self.ledger.read_back(rows);
-            let not_due = self.refused.iter().filter(|(_, retry)| !retry.ready(now));
-            not_due.for_each(|(owner, _)| self.ledger.set_aside(owner));
-        }
-        let plan = self.ledger.plan();
-        let receipt = if unread || !plan.is_empty() {
-            debug!(family = %self.family, changes = plan.changes.len(), "plan:\n{plan}");
-            Some(backend.apply(&plan)?)
-        } else {
-            None
-        };
-        self.reviews.flows.programmed(&plan, unread, |owner| self.ledger.is_planned(owner));
-        self.ledger.commit();
-        self.unread = false;
-        if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
-            let rows = self.ledger.desired_rows();
-            info!(family = %self.family, rows, batches, operations, ?longest, "programmed");
-        }
-        Ok(receipt)
-    }
-
-    /// Leaves out the Service that the kernel blames, if there is one: the others must not wait for it.
-    fn set_aside(&mut self, error: &BackendError, now: Instant) -> bool {
-        let Some(owner @ Owner::Service(_)) = error.blamed().filter(|_| !error.is_stale()) else {
-            return false;
-        };
-        let retry = self.refused.entry(owner.clone()).or_insert(Retry::new(RETRY.0, RETRY.1));
-        let wait = retry.failed(now);
-        warn!(
-            "{owner} stays as it was programmed before, the rest goes on; next attempt in {wait:?}: {error}"
-        );
-        true
-    }
-
-    fn is_settled(&self) -> bool {
-        self.keeps_up() && (self.given_up || self.refused.is_empty())
-    }
-
-    /// Whether all is programmed but what the kernel refuses, which no restart of shunt would mend.
-    fn keeps_up(&self) -> bool {
-        self.given_up || (!self.unread && self.retry.due().is_none())
-    }
-
-    /// A family that waits makes its refused Services wait with it.
-    fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
-        let refused = self.refused.values().filter_map(Retry::due).min();
-        let retry = self.retry.due().or(refused).filter(|_| !self.given_up);
-        retry.into_iter().chain(self.reviews.deadline())
-    }
-}
-
-/// Whether an endpoint list may have been cut to what a backend can choose from.
-fn is_cut(row: &Row) -> bool {
-    matches!(row, Row::Frontend(_, forwarding) if forwarding.to.targets().len() == MOST_ENDPOINTS)
 }
 
 #[cfg(test)]
