@@ -122,6 +122,11 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=16_777_216)
     )]
     pub affinity_clients: Option<u32>,
+    /// Follow legacy Endpoints objects of the API server too
+    ///
+    /// They count for Services that have no EndpointSlice. In manifests they always do.
+    #[arg(long, verbatim_doc_comment)]
+    pub legacy_endpoints: bool,
     /// Program the node, then exit with 0 when the kernel has it
     #[arg(long)]
     pub once: bool,
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn flags_are_read() {
         let all = run(
-            "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --once --dry-run",
+            "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --legacy-endpoints --once --dry-run",
         );
         let expected = Run {
             manifests: Some("dir".into()),
@@ -221,6 +226,7 @@ mod tests {
             config: Some("c.yaml".into()),
             node_name: Some(NodeName("node-1".into())),
             affinity_clients: Some(500),
+            legacy_endpoints: true,
             once: true,
             dry_run: true,
         };

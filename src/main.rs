@@ -114,7 +114,8 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
     let shown_over_http = (!run.once && !run.dry_run).then_some((config, shown));
-    background.start(&events, shown_over_http, metrics, server.map(|server| (server, context)))?;
+    let follow = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
+    background.start(&events, shown_over_http, metrics, server.map(|server| (server, context, follow)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -203,7 +204,7 @@ impl Background {
         events: &Events,
         shown_over_http: Option<(Config, health::Shown)>,
         metrics: Metrics,
-        api: Option<(watch::Server, convert::Context)>,
+        api: Option<(watch::Server, convert::Context, watch::Options)>,
     ) -> Result<(), Failure> {
         let events = events.clone();
         let run = move || {
@@ -214,15 +215,8 @@ impl Background {
                     }
                 };
                 let objects = async {
-                    if let Some((server, context)) = api {
-                        watch::run(
-                            server,
-                            context,
-                            watch::Options::default(),
-                            metrics.clone(),
-                            events.sink(),
-                        )
-                        .await;
+                    if let Some((server, context, follow)) = api {
+                        watch::run(server, context, follow, metrics.clone(), events.sink()).await;
                     }
                 };
                 tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve, objects);
