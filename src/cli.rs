@@ -255,8 +255,8 @@ mod tests {
         let file = Config { verbosity: 4, ..Config::default() };
         let table = [
             ("run", "debug"),
-            ("run -v 0", "info"),
-            ("run --v=2", "info"),
+            ("run -v 0", "info,kube_client=off"),
+            ("run --v=2", "info,kube_client=off"),
             ("-v 5 run", "debug"),
             ("run --v 9", "trace"),
         ];
