@@ -488,7 +488,10 @@ fn a_hundred_thousand_clients(lab: &mut Lab) {
         };
         let elements: Vec<String> = (0..ALL).map(element).collect();
         let map = "affinity-shop/web/http/tcp";
-        lab.load_ruleset(Ns::Node, &format!("add element {word} shunt {map} {{ {} }}", elements.join(", ")));
+        // Without privilege one transaction has to fit into a send buffer of 208 KiB.
+        for part in elements.chunks(2500) {
+            lab.load_ruleset(Ns::Node, &format!("add element {word} shunt {map} {{ {} }}", part.join(", ")));
+        }
     }
     lab.start_again();
     let before = pins(lab);
