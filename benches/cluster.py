@@ -6,12 +6,19 @@ it costs in life. The same size gives the same files, byte by byte.
 
 import ipaddress
 import os
+import string
+
+import templates
 
 NODE = "node-1"
 NODE_ADDRESS = "192.168.1.10"
 CLUSTER_CIDR = ipaddress.ip_network("10.128.0.0/9")
+OTHER_PODS = ipaddress.ip_network("10.128.0.0/10")  # where the pods of the other nodes have their addresses
 SERVICE_CIDR = ipaddress.ip_network("10.64.0.0/12")
 PODS_PER_NODE = 110  # the kubelet's default limit; every 110th pod starts a new node
+
+ADDED = 60_000  # the first Service that is added while shunt runs
+ROLLED = 69_000  # the Service whose pods are rolled
 
 CONFIG = f"""\
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -45,126 +52,137 @@ spec:
   - {SERVICE_CIDR}
 """
 
-SERVICE = """\
-apiVersion: v1
-kind: Service
-metadata:
-  creationTimestamp: "2026-01-01T00:00:00Z"
-  labels:
-    app: {name}
-  name: {name}
-  namespace: bench
-  resourceVersion: "{version}"
-  uid: 00000000-0000-4000-8000-{number:012x}
-spec:
-  clusterIP: {address}
-  clusterIPs:
-  - {address}
-  internalTrafficPolicy: Cluster
-  ipFamilies:
-  - IPv4
-  ipFamilyPolicy: SingleStack
-  ports:
-  - name: http
-    port: 80
-    protocol: TCP
-    targetPort: 8080
-  selector:
-    app: {name}
-  sessionAffinity: None
-  type: ClusterIP
-status:
-  loadBalancer: {{}}
-"""
 
-SLICE = """\
-addressType: IPv4
-apiVersion: discovery.k8s.io/v1
-endpoints:
-{endpoints}kind: EndpointSlice
-metadata:
-  creationTimestamp: "2026-01-01T00:00:00Z"
-  generateName: {name}-
-  labels:
-    app: {name}
-    endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
-    kubernetes.io/service-name: {name}
-  name: {name}-x7k2p
-  namespace: bench
-  resourceVersion: "{version}"
-  uid: 00000000-0000-4000-9000-{number:012x}
-ports:
-- name: http
-  port: 8080
-  protocol: TCP
-"""
+class Yaml:
+    """Manifests as YAML files."""
 
-ENDPOINT = """\
-- addresses:
-  - {address}
-  conditions:
-    ready: true
-    serving: true
-    terminating: false
-  nodeName: {node}
-  targetRef:
-    kind: Pod
-    name: {name}-{number}
-    namespace: bench
-    uid: 00000000-0000-4000-a000-{number:012x}
-  zone: zone-{zone}
-"""
+    extension = "yaml"
+    service = string.Template(templates.SERVICE)
+    endpoint_slice = string.Template(templates.SLICE)
+    endpoint = string.Template(templates.ENDPOINT)
+
+    @staticmethod
+    def list_of(endpoints):
+        return "".join(endpoints)
+
+    @staticmethod
+    def together(objects):
+        return "---\n".join(objects)
+
+
+class Json:
+    """The same as JSON files."""
+
+    extension = "json"
+    service = string.Template(templates.SERVICE_JSON)
+    endpoint_slice = string.Template(templates.SLICE_JSON)
+    endpoint = string.Template(templates.ENDPOINT_JSON)
+
+    @staticmethod
+    def list_of(endpoints):
+        return ", ".join(endpoints)
+
+    @staticmethod
+    def together(objects):
+        return '{"apiVersion": "v1", "kind": "List", "items": [' + ", ".join(objects) + "]}\n"
+
+
+STYLES = {"yaml": Yaml, "json": Json}
 
 
 def service_name(number):
     return f"service-{number:05}"
 
 
-def pod_address(number):
-    # the first network is kept free: replacements take their addresses from it
-    return CLUSTER_CIDR[65536 + number]
+def service_address(number):
+    return SERVICE_CIDR[256 + number]
 
 
 def replacement_address(number):
-    return CLUSTER_CIDR[1 + number % 65000]
+    return CLUSTER_CIDR[1 + number % 65000]  # the first network is kept free of pods
 
 
-def service(number):
-    return SERVICE.format(
-        name=service_name(number), number=number, version=1000 + number, address=SERVICE_CIDR[256 + number]
-    )
+def steady_address(number):
+    return CLUSTER_CIDR[3_800_000 + number]  # beyond every pod, and each only once
 
 
-def endpoint_slice(number, endpoints, replaced_by=None, version=1):
-    """The slice of Service `number`; with `replaced_by` its last endpoint has that address instead."""
-    rows = []
-    for index in range(endpoints):
-        pod = number * endpoints + index
-        last = index == endpoints - 1
-        address = replaced_by if replaced_by and last else pod_address(pod)
-        node = 2 + pod // PODS_PER_NODE  # all on other nodes
-        rows.append(
-            ENDPOINT.format(
-                address=address, node=f"node-{node}", name=service_name(number), number=pod, zone=node % 3
-            )
+class Cluster:
+    """A made-up cluster in a folder."""
+
+    def __init__(self, folder, services, endpoints, style=Yaml):
+        self.folder, self.services, self.endpoints, self.style = folder, services, endpoints, style
+
+    def write(self):
+        """Writes the manifests of all of it into a folder that does not exist; returns how many bytes they are."""
+        os.makedirs(self.folder)
+        size = put(os.path.join(self.folder, "node.yaml"), NODE_MANIFEST)
+        for number in range(self.services):
+            size += put(self.service_path(number), self.service(number))
+            size += put(self.slice_path(number), self.endpoint_slice(number))
+        return size
+
+    def service_path(self, number):
+        return os.path.join(self.folder, f"service-{number:05}.{self.style.extension}")
+
+    def slice_path(self, number):
+        return os.path.join(self.folder, f"slice-{number:05}.{self.style.extension}")
+
+    def pod_address(self, number, index):
+        """The address of one endpoint of Service `number`, as long as nothing is changed."""
+        return CLUSTER_CIDR[65536 + number * self.endpoints + index]
+
+    def service(self, number):
+        return self.style.service.substitute(
+            name=service_name(number), uid=uid(number), version=1000 + number, address=service_address(number)
         )
-    return SLICE.format(
-        name=service_name(number), number=number, version=1000 + number + version, endpoints="".join(rows)
-    )
+
+    def endpoint_slice(self, number, replaced_by=None, version=1, more=0):
+        """The slice of Service `number`; with `replaced_by` its last endpoint has that address instead, and
+        `more` come behind it."""
+        addresses = [self.pod_address(number, index) for index in range(self.endpoints)]
+        addresses += [CLUSTER_CIDR[3_400_000 + number + 50_000 * index] for index in range(more)]
+        if replaced_by:
+            addresses[self.endpoints - 1] = replaced_by
+        return self.slice_of(number, addresses, version)
+
+    def rolled_slice(self, endpoints, rolled, version):
+        """The slice of the Service whose pods are rolled, after so many of them, one after the other, got a
+        new address."""
+        addresses = [
+            CLUSTER_CIDR[3_600_000 + index + endpoints * ((rolled + endpoints - 1 - index) // endpoints)]
+            for index in range(endpoints)
+        ]
+        return self.slice_of(ROLLED, addresses, version)
+
+    def added_service(self, number):
+        """Another Service with its endpoints, for one file."""
+        return self.style.together([self.service(number), self.endpoint_slice(number)])
+
+    def slice_of(self, number, addresses, version):
+        rows = []
+        for pod, address in enumerate(addresses, number * self.endpoints):
+            node = 2 + pod // PODS_PER_NODE  # all on other nodes
+            rows.append(
+                self.style.endpoint.substitute(
+                    address=address,
+                    node=f"node-{node}",
+                    name=service_name(number),
+                    number=pod,
+                    uid=uid(pod),
+                    zone=node % 3,
+                )
+            )
+        return self.style.endpoint_slice.substitute(
+            name=service_name(number),
+            uid=uid(number),
+            version=1000 + number + version,
+            endpoints=self.style.list_of(rows),
+        )
 
 
-def slice_path(folder, number):
-    return os.path.join(folder, f"slice-{number:05}.yaml")
-
-
-def write(folder, services, endpoints):
-    """Writes the manifests of a whole cluster into an empty folder; returns how many bytes they are."""
-    os.makedirs(folder)
-    size = put(os.path.join(folder, "node.yaml"), NODE_MANIFEST)
-    for number in range(services):
-        size += put(os.path.join(folder, f"service-{number:05}.yaml"), service(number))
-        size += put(slice_path(folder, number), endpoint_slice(number, endpoints))
-    return size
+def uid(number):
+    """The end of a uid; what it begins with tells the kind of object."""
+    return f"{number:012x}"
 
 
 def put(path, text):

@@ -20,6 +20,8 @@ NAMES = {
 COMMIT = 15
 ELEMENTS = (12, 14)
 SET_ELEM_LIST_ELEMENTS = 3  # the attribute that holds the elements of one message
+SET_ELEM_DATA = 2  # in one element: what its key leads to
+NEW_ELEMENTS = 12
 
 
 class News:
@@ -50,6 +52,17 @@ class News:
             counts += count(data)
             if counts["commit"]:
                 return heard, counts
+
+    def addresses(self, until):
+        """The IPv4 addresses that elements added from now on lead to, each with when it was heard of, until
+        that time (time.perf_counter)."""
+        while (left := until - time.perf_counter()) > 0 and select.select([self.socket], [], [], left)[0]:
+            data = self.socket.recv(1 << 20)
+            heard = time.perf_counter()
+            for kind, payload in messages(data):
+                if kind == SUBSYSTEM_NFTABLES << 8 | NEW_ELEMENTS:
+                    for value in element_data(payload):
+                        yield heard, value[:4]
 
     def so_far(self):
         """What has happened since the last look, without waiting."""
@@ -95,3 +108,14 @@ def elements_in(payload):
     return sum(
         len(list(attributes(value))) for kind, value in attributes(payload) if kind == SET_ELEM_LIST_ELEMENTS
     )
+
+
+def element_data(payload):
+    """The data of each element of a map that one message tells of."""
+    for kind, elements in attributes(payload):
+        if kind == SET_ELEM_LIST_ELEMENTS:
+            for _, element in attributes(elements):
+                for what, data in attributes(element):
+                    if what == SET_ELEM_DATA:
+                        for _, value in attributes(data):
+                            yield value
