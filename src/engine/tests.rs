@@ -1,3 +1,4 @@
+mod random;
 mod reviews;
 
 use std::cell::RefMut;

@@ -28,6 +28,7 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Box<Service>>,
+    /// By name: what one of two slices with the same endpoint wins with must not depend on what came first.
     slices: Vec<(ObjectName, EndpointSlice)>,
     endpoints: Box<[EndpointSlice]>,
 }
@@ -190,13 +191,13 @@ impl Store {
             self.delete(&Key::EndpointSlice(slice.clone()), touched);
         }
         let entry = self.entries.entry(service.clone()).or_default();
-        match entry.slices.iter_mut().find(|(name, _)| *name == slice) {
-            Some((_, old)) if *old == content => return,
-            Some((_, old)) => *old = content,
-            None => {
+        match entry.slices.binary_search_by(|(name, _)| name.cmp(&slice)) {
+            Ok(known) if entry.slices[known].1 == content => return,
+            Ok(known) => entry.slices[known].1 = content,
+            Err(place) => {
                 // Most Services have one slice; one name serves for all that the maps hold.
                 entry.slices.reserve_exact(1);
-                entry.slices.push((slice.clone(), content));
+                entry.slices.insert(place, (slice.clone(), content));
                 let owner = self.entries.get_key_value(&service).map_or(&service, |(name, _)| name).clone();
                 self.slice_owners.insert(slice, owner);
             }

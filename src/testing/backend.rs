@@ -52,7 +52,8 @@ impl Backend for FakeBackend {
 
     fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError> {
         let mut kernel = self.0.borrow_mut();
-        if let Some((_, failure)) = kernel.failures.pop_front_if(|(family, _)| *family == plan.family) {
+        let next = kernel.failures.iter().position(|(family, _)| *family == plan.family);
+        if let Some((_, failure)) = next.and_then(|next| kernel.failures.remove(next)) {
             return Err(failure);
         }
         let refused = plan.changes.iter().find(|change| kernel.refuses.as_ref() == Some(&change.owner));
@@ -83,7 +84,8 @@ impl Backend for FakeBackend {
     }
 }
 
-fn key_family(key: &RowKey) -> Family {
+/// The family of what a key is about.
+pub fn key_family(key: &RowKey) -> Family {
     match key {
         RowKey::NodePortAddress(ip) | RowKey::ClusterIp(ip) | RowKey::Hairpin(ip) => Family::of(ip),
         RowKey::ServiceCidr(net) => Family::of_net(net),
