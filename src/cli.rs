@@ -1,7 +1,8 @@
 //! The command line: text in, [`Options`] out. What it does not say is left to the configuration.
 //!
-//! Names follow kube-proxy where it has the same thing (`--config`, `--kubeconfig`, `-v`, and
-//! `--hostname-override` for `--node-name`).
+//! kube-proxy's own flags are in `kube_proxy.rs`.
+
+mod kube_proxy;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,9 +10,12 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, node_name};
+use crate::config::flags::{Given, Kind};
+use crate::config::{Config, Origin, node_name};
 use crate::exit::Exit;
 use crate::model::name::NodeName;
+
+pub use kube_proxy::{KubeProxyFlags, arguments};
 
 /// What the user asked for. Made with [`Options::parse`] of [`clap::Parser`], which prints help,
 /// version and what is wrong, and then exits with 0 or [`Exit::Usage`].
@@ -40,16 +44,36 @@ pub struct Options {
     pub command: Command,
 }
 
+/// The filter of `tracing` that a verbosity stands for, used unless `RUST_LOG` is set.
+#[must_use]
+pub fn log_filter(verbosity: u32) -> &'static str {
+    match verbosity {
+        // kube reports every failed request of its own accord; ours says it once.
+        0..=3 => "info,kube_client=off",
+        4..=5 => "debug",
+        _ => "trace",
+    }
+}
+
 impl Options {
-    /// The filter of `tracing` that the wanted verbosity stands for, used unless `RUST_LOG` is set.
+    /// What the command line and the variable `NODE_NAME` say about fields of the configuration.
     #[must_use]
-    pub fn log_filter(&self, config: &Config) -> &'static str {
-        match self.verbosity.unwrap_or(config.verbosity) {
-            // kube reports every failed request of its own accord; ours says it once.
-            0..=3 => "info,kube_client=off",
-            4..=5 => "debug",
-            _ => "trace",
-        }
+    pub fn given(&self, run: &Run, node_name: Option<String>) -> Vec<Given> {
+        let name = |origin, text| Given { origin, fields: &["hostnameOverride"], kind: Kind::Text, text };
+        let mut given = Vec::new();
+        given.extend(node_name.map(|text| name(Origin::Environment("NODE_NAME"), text)));
+        given.extend(run.kube_proxy.given.iter().cloned());
+        let flag = run.node_name.as_ref();
+        given.extend(flag.map(|text| name(Origin::Flag("--node-name"), text.to_string())));
+        // what is empty says nothing, as in kube-proxy: the file counts then
+        given.retain(|given| given.fields != ["hostnameOverride"] || !given.text.is_empty());
+        given.extend(self.verbosity.map(|level| Given {
+            origin: Origin::Flag("-v"),
+            fields: &["logging.verbosity"],
+            kind: Kind::Number,
+            text: level.to_string(),
+        }));
+        given
     }
 }
 
@@ -59,8 +83,8 @@ pub enum Command {
     /// Program this node and keep it in step until SIGTERM or SIGINT
     ///
     /// What is programmed stays in force when shunt stops; `shunt cleanup` removes it.
-    #[command(after_help = RUN_EXAMPLES)]
-    Run(Run),
+    #[command(after_help = RUN_EXAMPLES, after_long_help = format!("{}\n{RUN_EXAMPLES}", kube_proxy::help()))]
+    Run(Box<Run>),
     /// Remove everything that shunt has programmed on this node
     ///
     /// Touches nothing else, and does no harm when there is nothing to remove. While a shunt runs
@@ -95,17 +119,10 @@ pub struct Run {
     pub config: Option<PathBuf>,
     /// The name of this node's Node object
     ///
-    /// It decides which endpoints are local. Without it hostnameOverride of the configuration
-    /// counts, else the host name. A DaemonSet sets NODE_NAME from spec.nodeName.
-    #[arg(
-        long,
-        verbatim_doc_comment,
-        alias = "hostname-override",
-        env = "NODE_NAME",
-        hide_env_values = true,
-        value_name = "NAME",
-        value_parser = node_name
-    )]
+    /// It decides which endpoints are local. Without it --hostname-override counts, then the
+    /// variable NODE_NAME, which a DaemonSet sets from spec.nodeName, then hostnameOverride of the
+    /// configuration, then the host name.
+    #[arg(long, verbatim_doc_comment, value_name = "NAME", value_parser = node_name::parse)]
     pub node_name: Option<NodeName>,
     /// How many clients of a Service with ClientIP affinity are remembered at most [default: 131072]
     ///
@@ -133,6 +150,9 @@ pub struct Run {
     /// Print what would be programmed as lines with +, ~ and -, then exit; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// The flags of kube-proxy.
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
 }
 
 impl Run {
@@ -177,11 +197,6 @@ fn after_help() -> String {
     )
 }
 
-/// A node's name, from the flag or the environment.
-fn node_name(text: &str) -> Result<NodeName, String> {
-    node_name::parse(text).map_err(|problem| format!("{problem} (it was given by the flag, or by NODE_NAME)"))
-}
-
 /// A path as the system writes it, which need not be UTF-8.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|text: OsString| {
@@ -191,8 +206,12 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
+
+    use crate::config::{self, ConfigError, Loaded};
 
     use super::*;
 
@@ -205,9 +224,17 @@ mod tests {
 
     fn run(line: &str) -> Run {
         match options(line).unwrap().command {
-            Command::Run(run) => run,
+            Command::Run(run) => *run,
             Command::Cleanup => panic!("{line} is not run"),
         }
+    }
+
+    const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+    fn loaded(line: &str, node_name: Option<&str>, file: &str) -> Result<Loaded, ConfigError> {
+        let options = options(line).unwrap();
+        let Command::Run(run) = &options.command else { panic!("{line} is not run") };
+        config::parse(file, Path::new("proxy.yaml"), &options.given(run, node_name.map(Into::into)))
     }
 
     #[test]
@@ -229,9 +256,9 @@ mod tests {
             legacy_endpoints: true,
             once: true,
             dry_run: true,
+            kube_proxy: KubeProxyFlags::default(),
         };
         assert_eq!(all, expected);
-        assert_eq!(run("run --hostname-override n").node_name, Some(NodeName("n".into())));
         assert_eq!(options("cleanup").unwrap(), Options { verbosity: None, command: Command::Cleanup });
     }
 
@@ -252,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_verbosity_of_the_command_line_wins() {
-        let file = Config { verbosity: 4, ..Config::default() };
+        let file = format!("{HEAD}logging: {{verbosity: 4}}\n");
         let table = [
             ("run", "debug"),
             ("run -v 0", "info,kube_client=off"),
@@ -261,8 +288,65 @@ mod tests {
             ("run --v 9", "trace"),
         ];
         for (line, expected) in table {
-            assert_eq!(options(line).unwrap().log_filter(&file), expected, "{line}");
+            let loaded = loaded(line, None, &file).unwrap();
+            assert_eq!(log_filter(loaded.config.verbosity), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn the_node_is_named_by_flags_then_the_environment_then_the_file() {
+        let file = format!("{HEAD}hostnameOverride: file\n");
+        let table = [
+            ("run", None, "file"),
+            ("run", Some(""), "file"),
+            ("run", Some("Env"), "env"),
+            ("run --hostname-override=", Some("env"), "env"),
+            ("run --hostname-override Flag", Some("env"), "flag"),
+            ("run --hostname-override b --node-name a", Some("env"), "a"),
+            ("run --node-name a --hostname-override b", None, "a"),
+        ];
+        for (line, environment, expected) in table {
+            let loaded = loaded(line, environment, &file).unwrap();
+            assert_eq!(loaded.config.node_name.as_deref(), Some(expected), "{line}");
+            assert!(loaded.warnings.iter().all(|warning| warning.field == "clusterCIDR"), "{loaded:?}");
+        }
+        let error = loaded("run", Some("a/b"), &file).unwrap_err().to_string();
+        assert!(error.starts_with("NODE_NAME must be the name of a Node"), "{error}");
+    }
+
+    #[test]
+    fn flags_of_kube_proxy_are_written_as_there() {
+        let table = [
+            ("kube-proxy", "kube-proxy run"),
+            ("/usr/local/bin/kube-proxy --config a_b", "/usr/local/bin/kube-proxy run --config a_b"),
+            ("kube-proxy --version=true", "kube-proxy run --version=true"),
+            ("kube-proxy cleanup", "kube-proxy cleanup"),
+            ("shunt --help", "shunt --help"),
+            ("shunt run --proxy_mode=a_b -v=2", "shunt run --proxy-mode=a_b -v=2"),
+        ];
+        for (line, expected) in table {
+            let words = arguments(line.split(' ').map(Into::into));
+            assert_eq!(words.join(" ".as_ref()), expected, "{line}");
+        }
+        let run = run(
+            "run --masquerade-all --bind-address-hard-fail=false --oom-score-adj -999 --nodeport-addresses a \
+             --nodeport-addresses=b --logtostderr --v=2 --log-dir /tmp --conntrack-min 1 --conntrack-min 2",
+        );
+        let given: Vec<String> =
+            run.kube_proxy.given.iter().map(|given| format!("{:?}={}", given.origin, given.text)).collect();
+        let expected = [
+            "Flag(\"--bind-address-hard-fail\")=false",
+            "Flag(\"--conntrack-min\")=1",
+            "Flag(\"--conntrack-min\")=2",
+            "Flag(\"--masquerade-all\")=true",
+            "Flag(\"--nodeport-addresses\")=a",
+            "Flag(\"--nodeport-addresses\")=b",
+            "Flag(\"--oom-score-adj\")=-999",
+        ];
+        assert_eq!(given, expected);
+        let ignored: Vec<&str> =
+            run.kube_proxy.ignored.iter().map(|warning| warning.field.as_str()).collect();
+        assert_eq!(ignored, ["--log-dir", "--logtostderr"]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use anyhow::{Error, anyhow};
 use clap::Parser;
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
-use shunt::cli::{Command, Options, Run, SourceChoice};
-use shunt::config::{self, Config, Loaded, node_name};
+use shunt::cli::{self, Command, Options, Run, SourceChoice};
+use shunt::config::{self, Config, ConfigError, Loaded, node_name};
 use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
@@ -28,6 +28,20 @@ struct Failure(Exit, Error);
 
 impl<E: Into<Error>> From<(Exit, E)> for Failure {
     fn from((exit, error): (Exit, E)) -> Self {
+        Self(exit, error.into())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let exit = match &error {
+            ConfigError::Given { .. } => Exit::Usage,
+            ConfigError::Read { .. }
+            | ConfigError::Syntax { .. }
+            | ConfigError::Document { .. }
+            | ConfigError::UnknownField { .. }
+            | ConfigError::Value { .. } => Exit::Config,
+        };
         Self(exit, error.into())
     }
 }
@@ -52,11 +66,11 @@ impl From<LockError> for Failure {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::parse_from(cli::arguments(std::env::args_os()));
     let result = match &options.command {
         Command::Run(run) => start(&options, run),
         Command::Cleanup => {
-            start_logging(&options, &Config::default());
+            start_logging(options.verbosity.unwrap_or_default());
             cleanup()
         }
     };
@@ -70,10 +84,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(options: &Options, config: &Config) {
+fn start_logging(verbosity: u32) {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| options.log_filter(config).to_owned());
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| cli::log_filter(verbosity).to_owned());
     let (filter, wrong) = match wanted.parse::<Targets>() {
         Ok(filter) => (filter, None),
         Err(error) => (Targets::new().with_default(tracing::Level::INFO), Some(error)),
@@ -87,20 +101,24 @@ fn start_logging(options: &Options, config: &Config) {
     }
 }
 
+/// The configuration as the file, the environment and the command line have it.
+fn load(options: &Options, run: &Run) -> Result<Loaded, ConfigError> {
+    let given = options.given(run, std::env::var("NODE_NAME").ok());
+    let mut loaded = config::load(run.config.as_deref(), &given)?;
+    loaded.warnings.extend(run.kube_proxy.ignored.iter().cloned());
+    loaded.config.affinity_clients = run.affinity_clients.unwrap_or(loaded.config.affinity_clients);
+    Ok(loaded)
+}
+
 /// `shunt run`.
 fn start(options: &Options, run: &Run) -> Result<(), Failure> {
-    let loaded = match &run.config {
-        Some(path) => config::load(path).map_err(|error| (Exit::Config, error))?,
-        None => Loaded::default(),
-    };
-    start_logging(options, &loaded.config);
+    let loaded = load(options, run)?;
+    start_logging(loaded.config.verbosity);
     for warning in &loaded.warnings {
         warn!("configuration: {warning}");
     }
-    let mut config = loaded.config;
-    config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
-    let node_name =
-        node_name::choose(run.node_name.as_ref(), &config).map_err(|error| (Exit::Config, error))?;
+    let config = loaded.config;
+    let node_name = node_name::choose(&config).map_err(|error| (Exit::Config, error))?;
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::default();
     let context = convert::Context::new(node_name, None);

@@ -25,7 +25,7 @@ pub async fn all(config: Config, metrics: Metrics, shown: Shown) {
 fn answers(config: &Config, metrics: &Metrics) -> Answers {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let mode = config.mode.as_str();
+    let mode = config.mode.in_use().as_str();
     // Under the name that kube-proxy registers it with.
     let configz: Value = json!({ "kubeproxy.config.k8s.io": config.effective() });
     Arc::new(move |path| match path {

@@ -9,20 +9,20 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Origin, Place};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
 
-/// A value and where it stands.
+/// A value and where it was written.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub value: Value,
-    pub line: Option<u64>,
+    pub origin: Origin,
 }
 
-/// A value of YAML or JSON.
-#[derive(Clone, Debug)]
+/// A value of YAML or JSON. Two are equal whatever their places.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Null,
     Flag(bool),
@@ -41,6 +41,18 @@ pub(super) struct Field {
     pub node: Node,
 }
 
+impl Value {
+    /// Whether it means the same as no value at all.
+    pub fn says_nothing(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Text(text) => text.is_empty(),
+            Self::List(items) => items.is_empty(),
+            Self::Map(_) | Self::Flag(_) | Self::Integer(_) | Self::Float(_) => false,
+        }
+    }
+}
+
 /// Parses `text` and picks the fields of the one `KubeProxyConfiguration` among its documents,
 /// without `apiVersion`, `kind` and `metadata` (tools write that one; the type does not have it).
 ///
@@ -56,18 +68,19 @@ pub(super) fn pick(text: &str, path: &Path) -> Result<Vec<Field>, ConfigError> {
         |line, problem| Err(ConfigError::Document { place: Place { path: path.to_owned(), line }, problem });
     let mut chosen = None;
     let mut kinds = Vec::new();
-    for document in documents.into_iter().map(located) {
-        let Value::Map(fields) = document.value else {
-            return wrong(document.line, format!("a document is {}, not a map of fields", document.value));
+    for document in documents {
+        let line = line_of(document.referenced);
+        let Value::Map(fields) = document.value.value else {
+            return wrong(line, format!("a document is {}, not a map of fields", document.value.value));
         };
         let (version, kind) = (entry(&fields, "apiVersion"), entry(&fields, "kind"));
         if kind != Some(KIND) {
             kinds.push(kind.unwrap_or("none").to_owned());
         } else if version != Some(API_VERSION) {
             let version = version.unwrap_or("none");
-            return wrong(document.line, format!("the apiVersion of the {KIND} is `{version}`"));
+            return wrong(line, format!("the apiVersion of the {KIND} is `{version}`"));
         } else if chosen.replace(fields).is_some() {
-            return wrong(document.line, format!("this is a second {KIND}"));
+            return wrong(line, format!("this is a second {KIND}"));
         }
     }
     let Some(mut fields) = chosen else { return wrong(None, nothing_chosen(&kinds)) };
@@ -96,11 +109,23 @@ fn entry<'a>(fields: &'a [Field], name: &str) -> Option<&'a str> {
 
 /// Takes over the line that the reader noted; line 0 is its word for "unknown".
 fn located(spanned: Spanned<Node>) -> Node {
-    Node { value: spanned.value.value, line: line_of(spanned.referenced) }
+    Node { value: spanned.value.value, origin: Origin::File(line_of(spanned.referenced)) }
 }
 
 fn line_of(location: serde_saphyr::Location) -> Option<u64> {
     Some(location.line()).filter(|line| *line > 0)
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl PartialEq for Field {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.node == other.node
+    }
 }
 
 /// As an error message quotes it.
@@ -121,7 +146,7 @@ impl fmt::Display for Value {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = deserializer.deserialize_any(AnyValue)?;
-        Ok(Self { value, line: None })
+        Ok(Self { value, origin: Origin::File(None) })
     }
 }
 

@@ -2,14 +2,25 @@
 
 use serde_json::{Value, json};
 
+use super::flags::OFF;
 use super::{Config, DetectLocal, Mode, NodePortAddresses};
 
 impl Mode {
-    /// The name in `KubeProxyConfiguration`, also the answer at `/proxyMode`.
+    /// The name in `KubeProxyConfiguration`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
+            Self::Userspace => "userspace",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// The mode that runs where this one is asked for.
+    #[must_use]
+    pub const fn in_use(self) -> Self {
+        match self {
+            Self::Nftables | Self::Userspace | Self::Auto => Self::Nftables,
         }
     }
 }
@@ -40,7 +51,7 @@ impl Config {
             NodePortAddresses::Cidrs(cidrs) => cidrs.iter().map(ToString::to_string).collect(),
         };
         let address = |address: Option<std::net::SocketAddr>| {
-            address.map_or_else(String::new, |address| address.to_string())
+            address.map_or_else(|| OFF.to_owned(), |address| address.to_string())
         };
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a configuration file cannot be used. Nothing of it is in force then: at start this ends the
+/// Why a configuration cannot be used. Nothing of it is in force then: at start this ends the
 /// program ([`crate::exit::Exit::Config`]), later the configuration before it stays. Trying again
 /// helps only after the file was changed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,25 @@ pub enum ConfigError {
         /// What it must be, and what it is.
         problem: String,
     },
+    /// A flag or a variable of the environment has a value that its field cannot have.
+    #[error("{name} {problem}")]
+    Given {
+        /// Its name, such as `--conntrack-min`.
+        name: &'static str,
+        /// What it must be, and what it is.
+        problem: String,
+    },
+}
+
+/// Where a value was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In the file, on this line where it is known.
+    File(Option<u64>),
+    /// On the command line; the flag with its dashes.
+    Flag(&'static str),
+    /// In this variable of the environment.
+    Environment(&'static str),
 }
 
 /// A place in a file.

@@ -1,17 +1,19 @@
 //! Reading the fields of one section: each is asked for by name, and what nobody asked for is
 //! unknown. Every error names file, line and path; every warning the path. PURE.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Warning;
 use super::document::{Field, Node, Value};
 use super::duration;
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, Origin, Place};
 
 /// A map of the configuration while it is read: the whole of it, or a part such as `conntrack`.
 pub(super) struct Section<'a> {
-    file: &'a Path,
+    /// The file that was read, if there is one.
+    file: Option<&'a Path>,
     /// The path of the section itself with a dot behind it; empty for the whole.
     prefix: String,
     /// What has not been asked for yet.
@@ -21,12 +23,27 @@ pub(super) struct Section<'a> {
     /// Whether kube-proxy would use this section; where it would not, nothing is lost and nobody warned.
     in_force: bool,
     warnings: Vec<Warning>,
+    /// Where the fields that say something were written, by their paths.
+    origins: BTreeMap<String, Origin>,
 }
 
 impl<'a> Section<'a> {
-    /// The whole configuration of `file`.
-    pub fn whole(file: &'a Path, fields: Vec<Field>) -> Self {
-        Self { file, prefix: String::new(), fields, known: Vec::new(), in_force: true, warnings: Vec::new() }
+    /// The whole configuration, of `file` if there is one.
+    pub fn whole(file: Option<&'a Path>, fields: Vec<Field>) -> Self {
+        Self {
+            file,
+            prefix: String::new(),
+            fields,
+            known: Vec::new(),
+            in_force: true,
+            warnings: Vec::new(),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    /// Whether there is a file, not only flags.
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Reads the map `name` with `read`; one that is missing or null reads as an empty one.
@@ -43,7 +60,9 @@ impl<'a> Section<'a> {
         section.prefix = format!("{}{name}.", self.prefix);
         section.in_force = self.in_force;
         let result = read(&mut section)?;
-        self.warnings.extend(section.finish()?);
+        let (warnings, origins) = section.finish()?;
+        self.warnings.extend(warnings);
+        self.origins.extend(origins);
         Ok(result)
     }
 
@@ -64,7 +83,10 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(node) = self.take(name) else { return Ok(None) };
-        let value = read(&node.value).map_err(|problem| self.wrong(name, node.line, problem))?;
+        let value = read(&node.value).map_err(|problem| self.wrong(name, Some(node.origin), problem))?;
+        if !node.value.says_nothing() {
+            self.origins.insert(format!("{}{name}", self.prefix), node.origin);
+        }
         Ok(Some(value))
     }
 
@@ -98,7 +120,8 @@ impl<'a> Section<'a> {
         })?;
         let items = items.unwrap_or_default();
         let read_item = |(index, item): (usize, &Node)| {
-            read(&item.value).map_err(|problem| self.wrong(&format!("{name}[{index}]"), item.line, problem))
+            let path = format!("{name}[{index}]");
+            read(&item.value).map_err(|problem| self.wrong(&path, Some(item.origin), problem))
         };
         items.iter().enumerate().map(read_item).collect()
     }
@@ -122,24 +145,37 @@ impl<'a> Section<'a> {
         Ok(value)
     }
 
-    /// Warns about the field `name`, unless kube-proxy would not use it either.
+    /// Warns about the field `name`, or the flag that gave it, unless kube-proxy would not use it either.
     pub fn warn(&mut self, name: &str, message: impl Into<String>) {
         if self.in_force {
-            self.warnings.push(Warning { field: format!("{}{name}", self.prefix), message: message.into() });
+            let path = format!("{}{name}", self.prefix);
+            let field = match self.origins.get(&path) {
+                Some(Origin::Flag(flag)) => (*flag).to_owned(),
+                _ => path,
+            };
+            self.warnings.push(Warning { field, message: message.into() });
         }
     }
 
-    /// The error that the value of the field `name` is wrong.
-    pub fn wrong(&self, name: &str, line: Option<u64>, problem: String) -> ConfigError {
-        ConfigError::Value { place: self.place(line), field: format!("{}{name}", self.prefix), problem }
+    /// The error that the value of the field `name`, written at `origin`, is wrong. Without an origin it
+    /// does not go with other fields.
+    pub fn wrong(&self, name: &str, origin: Option<Origin>, problem: String) -> ConfigError {
+        let field = format!("{}{name}", self.prefix);
+        let origin = origin.or_else(|| self.origins.get(&field).copied());
+        match origin {
+            Some(Origin::Flag(name) | Origin::Environment(name)) => ConfigError::Given { name, problem },
+            Some(Origin::File(line)) => ConfigError::Value { place: self.place(line), field, problem },
+            None => ConfigError::Value { place: self.place(None), field, problem },
+        }
     }
 
-    /// Ends the reading: the warnings, in the order in which the fields were asked for.
+    /// Ends the reading: the warnings, in the order in which the fields were asked for, and where each
+    /// field that says something was written.
     ///
     /// # Errors
     /// A field that nobody asked for.
-    pub fn finish(self) -> Result<Vec<Warning>, ConfigError> {
-        let Some(field) = self.fields.first() else { return Ok(self.warnings) };
+    pub fn finish(self) -> Result<(Vec<Warning>, BTreeMap<String, Origin>), ConfigError> {
+        let Some(field) = self.fields.first() else { return Ok((self.warnings, self.origins)) };
         let spelled = self.known.iter().find(|known| known.eq_ignore_ascii_case(&field.name));
         let hint = spelled.map_or_else(
             || format!("remove it, or use one of {}", self.known.join(", ")),
@@ -157,7 +193,7 @@ impl<'a> Section<'a> {
     }
 
     fn place(&self, line: Option<u64>) -> Place {
-        Place { path: self.file.to_owned(), line }
+        Place { path: self.file.unwrap_or(Path::new("command line")).to_owned(), line }
     }
 }
 

@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::document::Value;
 use super::error::ConfigError;
 use super::fields::{Section, flag, number, text};
+use super::flags::OFF;
 use super::{
     Config, DetectLocal, HEALTHZ_PORT, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses, accepted,
     node_name,
@@ -18,7 +19,7 @@ use super::{
 /// The longest name of an interface: `IFNAMSIZ` of include/uapi/linux/if.h without the final zero.
 const LONGEST_INTERFACE: usize = 15;
 
-/// `mode` as it was written; all of them run as [`Mode::Nftables`] so far.
+/// `mode` as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// Empty: nftables here, iptables in kube-proxy.
@@ -38,6 +39,14 @@ impl Written {
 
     fn uses_ipvs(self) -> bool {
         self == Self::Ipvs
+    }
+
+    fn mode(self) -> Mode {
+        match self {
+            Self::Userspace => Mode::Userspace,
+            Self::Auto => Mode::Auto,
+            Self::Unset | Self::Nftables | Self::Iptables | Self::Ipvs => Mode::Nftables,
+        }
     }
 
     /// Whether the section `nftables` is used, by kube-proxy or by us.
@@ -63,18 +72,18 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         accepted::logging(logging)?;
         Ok(verbosity)
     })?;
-    let (healthz, metrics) = served(whole)?;
+    let [healthz_address, metrics_address] = served(whole)?;
     accepted::rest(whole)?;
     Ok(Config {
-        mode: Mode::Nftables,
+        mode: written.mode(),
         detect_local,
         masquerade_all: masquerade.all,
         masquerade_mark: 1 << masquerade.bit,
         node_port_addresses,
         node_name: node_name.map(|name| name.to_string()),
         kubeconfig: kubeconfig.map(Into::into),
-        metrics_address: Some(metrics),
-        healthz_address: Some(healthz),
+        metrics_address,
+        healthz_address,
         verbosity: verbosity.unwrap_or_default().unsigned_abs(),
         ..Config::default()
     })
@@ -195,11 +204,14 @@ fn detect_local(whole: &mut Section<'_>) -> Result<DetectLocal, ConfigError> {
             prefix.ok_or_else(|| missing(whole, "detectLocal.interfaceNamePrefix", mode))?,
         ),
         _ if cidrs.is_empty() => {
-            whole.warn(
-                "clusterCIDR",
-                "is not set, so local pods cannot be told from other clients: nothing sent to a ClusterIP is \
-                 masqueraded unless masqueradeAll is set",
-            );
+            // without a file this may be one machine without a cluster
+            if whole.has_file() {
+                whole.warn(
+                    "clusterCIDR",
+                    "is not set, so local pods cannot be told from other clients: nothing sent to a ClusterIP \
+                     is masqueraded unless masqueradeAll is set",
+                );
+            }
             DetectLocal::None
         }
         _ => DetectLocal::ClusterCidr(cidrs),
@@ -278,7 +290,7 @@ fn node_port_addresses(whole: &mut Section<'_>) -> Result<NodePortAddresses, Con
 }
 
 /// `healthzBindAddress` and `metricsBindAddress`, whose defaults follow the family of `bindAddress`.
-fn served(whole: &mut Section<'_>) -> Result<(SocketAddr, SocketAddr), ConfigError> {
+fn served(whole: &mut Section<'_>) -> Result<[Option<SocketAddr>; 2], ConfigError> {
     let node = whole.parsed("bindAddress", |text| {
         text.parse::<IpAddr>().map_err(|_| format!("must be an IP address, not `{text}`"))
     })?;
@@ -293,16 +305,26 @@ fn served(whole: &mut Section<'_>) -> Result<(SocketAddr, SocketAddr), ConfigErr
              the defaults of healthzBindAddress and metricsBindAddress follow its family",
         );
     }
-    let healthz = whole.parsed("healthzBindAddress", |text| bind_address(text, HEALTHZ_PORT))?;
-    let metrics = whole.parsed("metricsBindAddress", |text| bind_address(text, METRICS_PORT))?;
-    Ok((healthz.unwrap_or((any, HEALTHZ_PORT).into()), metrics.unwrap_or((local, METRICS_PORT).into())))
+    let mut server = |name, default: SocketAddr| {
+        let address = whole.parsed(name, |text| bind_address(text, default))?;
+        Ok(address.unwrap_or(Some(default)))
+    };
+    Ok([
+        server("healthzBindAddress", (any, HEALTHZ_PORT).into())?,
+        server("metricsBindAddress", (local, METRICS_PORT).into())?,
+    ])
 }
 
-/// An address with a port, or alone: then with the default port.
-fn bind_address(text: &str, port: u16) -> Result<SocketAddr, String> {
-    let alone = || text.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port));
-    let parsed = text.parse::<SocketAddr>().or_else(|_| alone()).ok();
-    parsed.filter(|address| address.port() != 0).ok_or_else(|| {
-        format!("must be an IP address and a port from 1 to 65535, such as 0.0.0.0:{port}, not `{text}`")
+/// An address with a port, or one of them alone: then with the other one's default. `None` where it is
+/// switched off.
+fn bind_address(text: &str, default: SocketAddr) -> Result<Option<SocketAddr>, String> {
+    if text == OFF {
+        return Ok(None);
+    }
+    let port = || text.strip_prefix(':')?.parse().ok().map(|port| SocketAddr::new(default.ip(), port));
+    let ip = || text.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, default.port()));
+    let parsed = text.parse().ok().or_else(port).or_else(ip);
+    parsed.filter(|address| address.port() != 0).map(Some).ok_or_else(|| {
+        format!("must be an IP address and a port from 1 to 65535, such as {default}, not `{text}`")
     })
 }

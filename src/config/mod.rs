@@ -1,7 +1,8 @@
 //! The effective configuration, validated. This is all the rest of the program sees of flags and files.
 //!
 //! ```text
-//!  text ─▶ document ─▶ fields ─▶ kube_proxy, accepted ─▶ Config and Warnings
+//!  file ─▶ document ─┬─▶ fields ─▶ kube_proxy, accepted ─▶ Config and Warnings
+//!  flags ────────────┘
 //! ```
 //!
 //! Only [`load`] and [`node_name`]'s host name touch the node; everything else is PURE. Nothing here
@@ -13,18 +14,23 @@ mod duration;
 mod effective;
 mod error;
 mod fields;
+pub mod flags;
 mod kube_proxy;
 pub mod node_name;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, Origin, Place};
+
+use document::Field;
+use flags::Given;
 
 /// One validated configuration. [`Config::default`] is what an empty `KubeProxyConfiguration` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +47,15 @@ pub struct Config {
     pub affinity_clients: u32,
     /// The node addresses on which NodePorts answer.
     pub node_port_addresses: NodePortAddresses,
-    /// `hostnameOverride`; `--node-name` wins over it, the host name stands in for both.
+    /// `hostnameOverride`, or what flags and `NODE_NAME` put in its place; else the host name counts.
     pub node_name: Option<String>,
     /// `clientConnection.kubeconfig`; `--kubeconfig` wins over it.
     pub kubeconfig: Option<PathBuf>,
-    /// Where /metrics is served; `None` where it is switched off, which a file cannot say: there an
-    /// empty `metricsBindAddress` is the default, 127.0.0.1:10249.
+    /// Where /metrics is served, by default at 127.0.0.1:10249; `None` where it is switched off.
     pub metrics_address: Option<SocketAddr>,
-    /// Where /healthz and /livez are served; `None` as above, the default is 0.0.0.0:10256.
+    /// Where /healthz and /livez are served, by default at 0.0.0.0:10256; `None` as above.
     pub healthz_address: Option<SocketAddr>,
-    /// `logging.verbosity`, as klog counts: 0 the least, 10 everything. `--v` wins over it.
+    /// `logging.verbosity`, as klog counts: 0 the least, 10 everything.
     pub verbosity: u32,
 }
 
@@ -89,8 +94,10 @@ impl Default for Config {
 pub struct Loaded {
     /// What is in force.
     pub config: Config,
-    /// What was written in the file and is not honoured, one entry a field.
+    /// What was written and is not honoured, one entry a field.
     pub warnings: Vec<Warning>,
+    /// Where the fields that say something were written, by their paths; all others have defaults.
+    pub origins: BTreeMap<String, Origin>,
 }
 
 /// A field that does not do what it would do in kube-proxy.
@@ -108,33 +115,46 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Reads the `KubeProxyConfiguration` in the file `path`.
+/// Reads the `KubeProxyConfiguration` in the file `path`, if there is one, and lays what was `given` by
+/// flags and the environment over it.
 ///
 /// # Errors
 /// A file that cannot be read, and everything of [`parse`].
-pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+pub fn load(path: Option<&Path>, given: &[Given]) -> Result<Loaded, ConfigError> {
+    let Some(path) = path else { return read(None, Vec::new(), given) };
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&text, path)
+    parse(&text, path, given)
 }
 
-/// Reads the one `KubeProxyConfiguration` among the documents of `text`, YAML or JSON; `path` is the
-/// name that errors give to the file.
+/// Reads the one `KubeProxyConfiguration` among the documents of `text`, YAML or JSON, under what was
+/// `given`; `path` is the name that errors give to the file.
 ///
 /// # Errors
 /// Text that is neither YAML nor JSON, no such document or several, unknown fields, wrong values.
-pub fn parse(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
-    let mut whole = fields::Section::whole(path, document::pick(text, path)?);
-    let config = kube_proxy::read(&mut whole)?;
-    Ok(Loaded { config, warnings: whole.finish()? })
+pub fn parse(text: &str, path: &Path, given: &[Given]) -> Result<Loaded, ConfigError> {
+    read(Some(path), document::pick(text, path)?, given)
 }
 
-/// A proxy mode.
+fn read(path: Option<&Path>, mut fields: Vec<Field>, given: &[Given]) -> Result<Loaded, ConfigError> {
+    let mut warnings = flags::lay_over(&mut fields, given);
+    let mut whole = fields::Section::whole(path, fields);
+    let config = kube_proxy::read(&mut whole)?;
+    let (unhonoured, origins) = whole.finish()?;
+    warnings.extend(unhonoured);
+    Ok(Loaded { config, warnings, origins })
+}
+
+/// A proxy mode. What kube-proxy calls iptables and ipvs is nftables here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// nftables over netlink.
     #[default]
     Nftables,
+    /// Relays in this process.
+    Userspace,
+    /// nftables, or userspace where that is impossible.
+    Auto,
 }
 
 /// `detectLocalMode` with its argument.

@@ -1,4 +1,4 @@
-//! Which node this is: `--node-name`, else `hostnameOverride`, else the host name.
+//! Which node this is: `hostnameOverride`, which flags may give, else the host name.
 
 use std::io;
 use std::path::Path;
@@ -24,23 +24,19 @@ pub enum NodeNameError {
     Unusable(String),
 }
 
-/// Chooses the name of this node and reads the host name if neither `flag` nor `config` has one.
+/// Chooses the name of this node and reads the host name if `config` has none.
 ///
 /// # Errors
 /// A host name that is needed and cannot be read, or cannot be a node's name.
-pub fn choose(flag: Option<&NodeName>, config: &Config) -> Result<NodeName, NodeNameError> {
-    choose_with(flag, config, || std::fs::read_to_string(Path::new(HOST_NAME_FILE)))
+pub fn choose(config: &Config) -> Result<NodeName, NodeNameError> {
+    choose_with(config, || std::fs::read_to_string(Path::new(HOST_NAME_FILE)))
 }
 
 /// [`choose`] with the host name as an argument. PURE.
 fn choose_with(
-    flag: Option<&NodeName>,
     config: &Config,
     host_name: impl FnOnce() -> io::Result<String>,
 ) -> Result<NodeName, NodeNameError> {
-    if let Some(name) = flag {
-        return Ok(name.clone());
-    }
     if let Some(name) = &config.node_name {
         return Ok(NodeName(Arc::from(name.as_str())));
     }
@@ -72,17 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_wins_over_the_file_and_the_file_over_the_host() {
-        let flag = NodeName("flag".into());
-        let file = Config { node_name: Some("file".to_owned()), ..Config::default() };
-        let table = [
-            (Some(&flag), &file, "flag"),
-            (None, &file, "file"),
-            (Some(&flag), &Config::default(), "flag"),
-            (None, &Config::default(), "host-1"),
-        ];
-        for (flag, config, expected) in table {
-            let name = choose_with(flag, config, || Ok("Host-1\n".to_owned()));
+    fn the_configuration_wins_over_the_host() {
+        let named = Config { node_name: Some("file".to_owned()), ..Config::default() };
+        for (config, expected) in [(&named, "file"), (&Config::default(), "host-1")] {
+            let name = choose_with(config, || Ok("Host-1\n".to_owned()));
             assert_eq!(name.unwrap(), NodeName(expected.into()));
         }
     }
@@ -95,7 +84,7 @@ mod tests {
             (Ok("x".repeat(254)), "at most 253"),
             (Err(io::Error::from(io::ErrorKind::NotFound)), "cannot read the host name"),
         ] {
-            let message = choose_with(None, &Config::default(), || host_name).unwrap_err().to_string();
+            let message = choose_with(&Config::default(), || host_name).unwrap_err().to_string();
             assert!(message.contains(said) && message.ends_with("--node-name"), "{message}");
         }
     }

@@ -47,7 +47,7 @@ fn scaled_thousands_of_times(lab: &mut Lab) {
     let config = config(&json!({}));
     lab.start(&config);
     lab.stop();
-    let config = shunt::config::parse(&config.to_string(), Path::new("config.yaml")).unwrap().config;
+    let config = shunt::config::parse(&config.to_string(), Path::new("config.yaml"), &[]).unwrap().config;
     let seconds = std::env::var("SHUNT_NETNS_SCALE").ok().and_then(|text| text.parse().ok());
     let scaling = seconds.map_or(SCALING, Duration::from_secs);
     let hammers = hammers(lab);

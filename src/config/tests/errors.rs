@@ -68,7 +68,10 @@ fn fields_that_contradict_each_other_are_errors() {
     let table = [
         ("detectLocalMode: BridgeInterface", "proxy.yaml: `detectLocal.bridgeInterface` must be set"),
         ("detectLocalMode: InterfaceNamePrefix", "proxy.yaml: `detectLocal.interfaceNamePrefix` must be set"),
-        ("nodePortAddresses: [primary, 10.0.0.0/8]", "proxy.yaml: `nodePortAddresses` must be either"),
+        (
+            "nodePortAddresses: [primary, 10.0.0.0/8]",
+            "proxy.yaml, line 4: `nodePortAddresses` must be either",
+        ),
         ("iptables: {minSyncPeriod: 1m}", "proxy.yaml: `iptables.syncPeriod` must not be shorter"),
     ];
     for (fields, said) in table {
@@ -128,6 +131,6 @@ fn texts_without_the_right_document_are_errors() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let message = load(Path::new("/nonexistent/proxy.yaml")).unwrap_err().to_string();
+    let message = load(Some(Path::new("/nonexistent/proxy.yaml")), &[]).unwrap_err().to_string();
     assert!(message.contains("/nonexistent/proxy.yaml: No such file"), "{message}");
 }
