@@ -3,12 +3,15 @@
 //! kube-proxy's own flags are in `kube_proxy.rs`.
 
 mod kube_proxy;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use hyper::Uri;
 
 use crate::config::flags::{Given, Kind};
 use crate::config::{Config, Origin, node_name};
@@ -85,6 +88,13 @@ pub enum Command {
     /// What is programmed stays in force when shunt stops; `shunt cleanup` removes it.
     #[command(after_help = RUN_EXAMPLES, after_long_help = format!("{}\n{RUN_EXAMPLES}", kube_proxy::help()))]
     Run(Box<Run>),
+    /// Print the configuration that `shunt run` with the same flags would have, and where it comes from
+    ///
+    /// A KubeProxyConfiguration that can be used as it is; each line tells in a comment whether it is a
+    /// default or which file, flag or variable it comes from. What is not honoured is named in warnings
+    /// on standard error. Nothing is contacted or changed, and no privilege is needed.
+    #[command(verbatim_doc_comment)]
+    Config(Box<Run>),
     /// Remove everything that shunt has programmed on this node
     ///
     /// Touches nothing else, and does no harm when there is nothing to remove. While a shunt runs
@@ -95,6 +105,7 @@ pub enum Command {
 }
 
 /// `shunt run`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct Run {
     /// Take Services from the .yaml, .yml and .json files of this directory
@@ -139,6 +150,16 @@ pub struct Run {
         value_parser = clap::value_parser!(u32).range(1..=16_777_216)
     )]
     pub affinity_clients: Option<u32>,
+    /// Serve the Services that carry this value of the label service.kubernetes.io/service-proxy-name
+    ///
+    /// Without it those that do not carry the label at all are served, as by kube-proxy.
+    #[arg(long, verbatim_doc_comment, value_name = "VALUE", value_parser = label_value)]
+    pub service_proxy_name: Option<String>,
+    /// The API server's address, such as https://192.0.2.1:6443, in place of the kubeconfig's
+    ///
+    /// For a pod: in place of the variables KUBERNETES_SERVICE_HOST and _PORT, which are a ClusterIP.
+    #[arg(long, verbatim_doc_comment, value_name = "URL", value_parser = master)]
+    pub master: Option<Uri>,
     /// Follow legacy Endpoints objects of the API server too
     ///
     /// They count for Services that have no EndpointSlice. In manifests they always do.
@@ -150,6 +171,20 @@ pub struct Run {
     /// Print what would be programmed as lines with +, ~ and -, then exit; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Set the node's connection tracking as the configuration says, then exit with 0
+    ///
+    /// For a privileged init container: after that `shunt run` needs no more than CAP_NET_ADMIN.
+    #[arg(long, verbatim_doc_comment, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, value_parser = kube_proxy::switch, value_name = "BOOL", hide_possible_values = true, action = ArgAction::Set)]
+    pub init_only: bool,
+    /// Write what `shunt config` prints to this file, then exit with 0
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub write_config_to: Option<PathBuf>,
+    /// As `shunt cleanup`: the name that kube-proxy has for it.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = kube_proxy::switch, action = ArgAction::Set)]
+    pub cleanup: bool,
+    /// As `shunt --version`: kube-proxy's flag has a value.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_parser = kube_proxy::version, action = ArgAction::Set)]
+    pub version: bool,
     /// The flags of kube-proxy.
     #[command(flatten)]
     pub kube_proxy: KubeProxyFlags,
@@ -186,6 +221,8 @@ Examples:
       show what would be programmed
   shunt run --config /var/lib/kube-proxy/config.conf
       take the place of kube-proxy in a kubeadm cluster
+  shunt run --config FILE --proxy-mode=nftables --hostname-override=node-1 --v=2
+      as kube-proxy, whose flags are all accepted
   shunt run --kubeconfig ~/.kube/config --once -v 4
       program this node once from a cluster, and log each step";
 
@@ -197,191 +234,28 @@ fn after_help() -> String {
     )
 }
 
+/// The value of a label, with the rules of Kubernetes.
+fn label_value(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let good = text.len() <= 63 && text.starts_with(ends) && text.ends_with(ends) && text.chars().all(inner);
+    let problem = || {
+        "must be the value of a label: up to 63 letters, digits, dashes, underscores and dots, with a letter \
+         or digit at both ends"
+    };
+    good.then(|| text.to_owned()).ok_or_else(|| problem().to_owned())
+}
+
+/// The address of an API server. A bare host and port are HTTP for kube-proxy, which no server speaks.
+fn master(text: &str) -> Result<Uri, String> {
+    let uri: Option<Uri> = text.parse().ok();
+    uri.filter(|uri| ["http", "https"].contains(&uri.scheme_str().unwrap_or_default()))
+        .ok_or_else(|| "must be a URL with its scheme, such as https://192.0.2.1:6443".to_owned())
+}
+
 /// A path as the system writes it, which need not be UTF-8.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|text: OsString| {
         if text.is_empty() { Err("must not be empty") } else { Ok(PathBuf::from(text)) }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use clap::CommandFactory as _;
-    use clap::error::ErrorKind;
-
-    use crate::config::{self, ConfigError, Loaded};
-
-    use super::*;
-
-    fn options(line: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(std::iter::once("shunt").chain(line.split_whitespace().map(
-            // a way to write an empty argument in the tables
-            |word| word.trim_matches('\''),
-        )))
-    }
-
-    fn run(line: &str) -> Run {
-        match options(line).unwrap().command {
-            Command::Run(run) => *run,
-            Command::Cleanup => panic!("{line} is not run"),
-        }
-    }
-
-    const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
-
-    fn loaded(line: &str, node_name: Option<&str>, file: &str) -> Result<Loaded, ConfigError> {
-        let options = options(line).unwrap();
-        let Command::Run(run) = &options.command else { panic!("{line} is not run") };
-        config::parse(file, Path::new("proxy.yaml"), &options.given(run, node_name.map(Into::into)))
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Options::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_are_read() {
-        let all = run(
-            "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --legacy-endpoints --once --dry-run",
-        );
-        let expected = Run {
-            manifests: Some("dir".into()),
-            kubeconfig: None,
-            config: Some("c.yaml".into()),
-            node_name: Some(NodeName("node-1".into())),
-            affinity_clients: Some(500),
-            legacy_endpoints: true,
-            once: true,
-            dry_run: true,
-            kube_proxy: KubeProxyFlags::default(),
-        };
-        assert_eq!(all, expected);
-        assert_eq!(options("cleanup").unwrap(), Options { verbosity: None, command: Command::Cleanup });
-    }
-
-    #[test]
-    fn the_source_is_the_most_explicit_one() {
-        let file = Config { kubeconfig: Some("file".into()), ..Config::default() };
-        let none = Config::default();
-        let table = [
-            ("run --manifests m", &file, SourceChoice::Manifests("m".into())),
-            ("run --kubeconfig k", &file, SourceChoice::Kubeconfig("k".into())),
-            ("run", &file, SourceChoice::Kubeconfig("file".into())),
-            ("run", &none, SourceChoice::InCluster),
-        ];
-        for (line, config, expected) in table {
-            assert_eq!(run(line).source(config), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_verbosity_of_the_command_line_wins() {
-        let file = format!("{HEAD}logging: {{verbosity: 4}}\n");
-        let table = [
-            ("run", "debug"),
-            ("run -v 0", "info,kube_client=off"),
-            ("run --v=2", "info,kube_client=off"),
-            ("-v 5 run", "debug"),
-            ("run --v 9", "trace"),
-        ];
-        for (line, expected) in table {
-            let loaded = loaded(line, None, &file).unwrap();
-            assert_eq!(log_filter(loaded.config.verbosity), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_node_is_named_by_flags_then_the_environment_then_the_file() {
-        let file = format!("{HEAD}hostnameOverride: file\n");
-        let table = [
-            ("run", None, "file"),
-            ("run", Some(""), "file"),
-            ("run", Some("Env"), "env"),
-            ("run --hostname-override=", Some("env"), "env"),
-            ("run --hostname-override Flag", Some("env"), "flag"),
-            ("run --hostname-override b --node-name a", Some("env"), "a"),
-            ("run --node-name a --hostname-override b", None, "a"),
-        ];
-        for (line, environment, expected) in table {
-            let loaded = loaded(line, environment, &file).unwrap();
-            assert_eq!(loaded.config.node_name.as_deref(), Some(expected), "{line}");
-            assert!(loaded.warnings.iter().all(|warning| warning.field == "clusterCIDR"), "{loaded:?}");
-        }
-        let error = loaded("run", Some("a/b"), &file).unwrap_err().to_string();
-        assert!(error.starts_with("NODE_NAME must be the name of a Node"), "{error}");
-    }
-
-    #[test]
-    fn flags_of_kube_proxy_are_written_as_there() {
-        let table = [
-            ("kube-proxy", "kube-proxy run"),
-            ("/usr/local/bin/kube-proxy --config a_b", "/usr/local/bin/kube-proxy run --config a_b"),
-            ("kube-proxy --version=true", "kube-proxy run --version=true"),
-            ("kube-proxy cleanup", "kube-proxy cleanup"),
-            ("shunt --help", "shunt --help"),
-            ("shunt run --proxy_mode=a_b -v=2", "shunt run --proxy-mode=a_b -v=2"),
-        ];
-        for (line, expected) in table {
-            let words = arguments(line.split(' ').map(Into::into));
-            assert_eq!(words.join(" ".as_ref()), expected, "{line}");
-        }
-        let run = run(
-            "run --masquerade-all --bind-address-hard-fail=false --oom-score-adj -999 --nodeport-addresses a \
-             --nodeport-addresses=b --logtostderr --v=2 --log-dir /tmp --conntrack-min 1 --conntrack-min 2",
-        );
-        let given: Vec<String> =
-            run.kube_proxy.given.iter().map(|given| format!("{:?}={}", given.origin, given.text)).collect();
-        let expected = [
-            "Flag(\"--bind-address-hard-fail\")=false",
-            "Flag(\"--conntrack-min\")=1",
-            "Flag(\"--conntrack-min\")=2",
-            "Flag(\"--masquerade-all\")=true",
-            "Flag(\"--nodeport-addresses\")=a",
-            "Flag(\"--nodeport-addresses\")=b",
-            "Flag(\"--oom-score-adj\")=-999",
-        ];
-        assert_eq!(given, expected);
-        let ignored: Vec<&str> =
-            run.kube_proxy.ignored.iter().map(|warning| warning.field.as_str()).collect();
-        assert_eq!(ignored, ["--log-dir", "--logtostderr"]);
-    }
-
-    #[test]
-    fn wrong_command_lines_say_what_is_wrong() {
-        let table = [
-            ("run --manifests m --kubeconfig k", ErrorKind::ArgumentConflict, "--kubeconfig"),
-            ("run --node-name ''", ErrorKind::ValueValidation, "must not be empty"),
-            ("run --node-name a/b", ErrorKind::ValueValidation, "without spaces and slashes"),
-            ("run --manifests ''", ErrorKind::ValueValidation, "must not be empty"),
-            ("run --kubeconfig ''", ErrorKind::ValueValidation, "must not be empty"),
-            ("run --config=", ErrorKind::ValueValidation, "must not be empty"),
-            ("run --manifests", ErrorKind::InvalidValue, "--manifests <DIR>"),
-            ("run --manifest m", ErrorKind::UnknownArgument, "--manifests"),
-            ("run --once --once", ErrorKind::ArgumentConflict, "multiple times"),
-            ("run --affinity-clients 0", ErrorKind::ValueValidation, "1..=16777216"),
-            ("run -v 11", ErrorKind::ValueValidation, "0..=10"),
-            ("run m", ErrorKind::UnknownArgument, "'m'"),
-            ("clean", ErrorKind::InvalidSubcommand, "cleanup"),
-            ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, "Usage: shunt"),
-        ];
-        for (line, kind, said) in table {
-            let error = options(line).unwrap_err();
-            assert_eq!(error.kind(), kind, "{line}: {error}");
-            assert!(error.to_string().contains(said), "{line}: {error}");
-            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_help_shows_examples_and_every_exit_code() {
-        let help = Options::command().render_long_help().to_string();
-        assert!(help.contains("shunt run --manifests ./examples"), "{help}");
-        for exit in Exit::ALL {
-            assert!(help.contains(exit.meaning()), "{exit:?} in {help}");
-        }
-        assert_eq!(options("--version").unwrap_err().kind(), ErrorKind::DisplayVersion);
-    }
 }

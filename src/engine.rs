@@ -4,6 +4,7 @@
 mod lane;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -29,6 +30,8 @@ pub struct Engine<B> {
     backend: B,
     store: Store,
     context: Context,
+    /// The node IP of its family, whatever the sources say.
+    bind_address: Option<IpAddr>,
     /// The node's pod CIDRs as the backend knows them, where `detectLocalMode: NodeCIDR` asks for them.
     node_cidrs: Option<Box<[IpNet]>>,
     /// What has changed since rows were compiled last.
@@ -81,6 +84,7 @@ impl<B: Backend> Engine<B> {
                 node_ips: Vec::new(),
                 node_port_addresses: config.node_port_addresses.clone(),
             },
+            bind_address: config.bind_address,
             node_cidrs: (config.detect_local == DetectLocal::NodeCidr).then(Box::default),
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
@@ -262,6 +266,10 @@ impl<B: Backend> Engine<B> {
         }
         let touched = std::mem::take(&mut self.touched);
         self.context.node_ips = self.store.node_ips();
+        if let Some(ip) = self.bind_address {
+            self.context.node_ips.retain(|other| Family::of(other) != Family::of(&ip));
+            self.context.node_ips.push(ip);
+        }
         let mut owners: BTreeSet<Owner> = touched.services.into_iter().map(Owner::Service).collect();
         owners.extend((touched.node || touched.everything).then_some(Owner::Node));
         if touched.everything {

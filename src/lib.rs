@@ -31,5 +31,6 @@ pub mod run;
 pub mod schedule;
 pub mod serve;
 pub mod source;
+pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,10 +6,11 @@ use std::thread;
 
 use anyhow::{Error, anyhow};
 use clap::Parser;
+use hyper::Uri;
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
 use shunt::cli::{self, Command, Options, Run, SourceChoice};
-use shunt::config::{self, Config, ConfigError, Loaded, node_name};
+use shunt::config::{self, Config, ConfigError, Loaded, Origin, node_name};
 use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
@@ -21,6 +22,7 @@ use shunt::run::{Ended, Event, EventLoop, Events};
 use shunt::serve;
 use shunt::source::manifests::Manifests;
 use shunt::source::{addresses, convert, watch};
+use shunt::sysctl;
 use tracing::{error, info, warn};
 
 /// Why the program ends early: the code for the parent process, the words for the user.
@@ -68,8 +70,14 @@ impl From<LockError> for Failure {
 fn main() -> ExitCode {
     let options = Options::parse_from(cli::arguments(std::env::args_os()));
     let result = match &options.command {
-        Command::Run(run) => start(&options, run),
-        Command::Cleanup => {
+        Command::Run(run) if run.version => {
+            println!("shunt {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Config(run) => show(&options, run),
+        Command::Run(run) if run.write_config_to.is_some() => show(&options, run),
+        Command::Run(run) if !run.cleanup => start(&options, run),
+        Command::Run(_) | Command::Cleanup => {
             start_logging(options.verbosity.unwrap_or_default());
             cleanup()
         }
@@ -102,34 +110,79 @@ fn start_logging(verbosity: u32) {
 }
 
 /// The configuration as the file, the environment and the command line have it.
-fn load(options: &Options, run: &Run) -> Result<Loaded, ConfigError> {
+fn load(options: &Options, run: &Run) -> Result<Loaded, Failure> {
     let given = options.given(run, std::env::var("NODE_NAME").ok());
     let mut loaded = config::load(run.config.as_deref(), &given)?;
     loaded.warnings.extend(run.kube_proxy.ignored.iter().cloned());
-    loaded.config.affinity_clients = run.affinity_clients.unwrap_or(loaded.config.affinity_clients);
+    let config = &mut loaded.config;
+    config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
+    if let Some(kubeconfig) = &run.kubeconfig {
+        config.kubeconfig = Some(kubeconfig.clone());
+        loaded.origins.insert("clientConnection.kubeconfig".to_owned(), Origin::Flag("--kubeconfig"));
+    }
+    if config.node_name.is_none() {
+        let name = node_name::choose(config).map_err(|error| (Exit::Config, error))?;
+        config.node_name = Some(name.to_string());
+        loaded.origins.insert("hostnameOverride".to_owned(), Origin::Host);
+    }
     Ok(loaded)
+}
+
+/// `shunt config`, and `--write-config-to`.
+fn show(options: &Options, run: &Run) -> Result<(), Failure> {
+    let loaded = load(options, run)?;
+    start_logging(loaded.config.verbosity);
+    warn_of(&loaded);
+    let yaml = loaded.to_yaml(run.config.as_deref());
+    let written = match &run.write_config_to {
+        Some(path) => std::fs::write(path, yaml).map_err(|error| anyhow!("{}: {error}", path.display())),
+        None => print(&yaml),
+    };
+    written.map_err(|error| Failure(Exit::Other, anyhow!("the configuration cannot be written: {error}")))
+}
+
+/// Prints to standard output. That whoever reads has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn warn_of(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        warn!("configuration: {warning}");
+    }
 }
 
 /// `shunt run`.
 fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     let loaded = load(options, run)?;
     start_logging(loaded.config.verbosity);
-    for warning in &loaded.warnings {
-        warn!("configuration: {warning}");
-    }
+    warn_of(&loaded);
     let config = loaded.config;
+    if run.init_only {
+        sysctl::set_node(&config);
+        return Ok(());
+    }
     let node_name = node_name::choose(&config).map_err(|error| (Exit::Config, error))?;
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::default();
-    let context = convert::Context::new(node_name, None);
+    let context = convert::Context::new(node_name, run.service_proxy_name.as_deref().map(Into::into));
     let (reporter, shown) = health::channel();
     let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
+    if !run.dry_run {
+        sysctl::set_oom_score(&config);
+        sysctl::set_node(&config);
+    }
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
     let background = Background::new()?;
     background.read_addresses(&events);
-    let server = start_source(&run.source(&config), &background, context.clone(), &metrics, &events)?;
+    let choice = run.source(&config);
+    let server = start_source(&choice, run.master.clone(), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
     let shown_over_http = (!run.once && !run.dry_run).then_some((config, shown));
     let follow = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
@@ -156,17 +209,11 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
 }
 
 fn print_plans<B: Backend>(engine: &mut Engine<B>) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
     for plan in engine.dry_run()? {
         let (family, changes) = (plan.family, plan.changes.len());
         let word = if changes == 1 { "change" } else { "changes" };
-        match write!(out, "{family}: {changes} {word}\n{plan}").and_then(|()| out.flush()) {
-            // Whoever reads has seen enough: `| head`.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
-            written => {
-                written.map_err(|error| (Exit::Other, anyhow!("the plan cannot be printed: {error}")))?;
-            }
-        }
+        print(&format!("{family}: {changes} {word}\n{plan}"))
+            .map_err(|error| (Exit::Other, anyhow!("the plan cannot be printed: {error}")))?;
     }
     Ok(())
 }
@@ -174,6 +221,7 @@ fn print_plans<B: Backend>(engine: &mut Engine<B>) -> Result<(), Failure> {
 /// Starts the source of objects; an API server is returned, for the background to follow.
 fn start_source(
     choice: &SourceChoice,
+    master: Option<Uri>,
     background: &Background,
     context: convert::Context,
     metrics: &Metrics,
@@ -191,7 +239,7 @@ fn start_source(
         SourceChoice::Kubeconfig(path) => Some(path.as_path()),
         SourceChoice::InCluster => None,
     };
-    let server = background.0.block_on(watch::connect(kubeconfig));
+    let server = background.0.block_on(watch::connect(kubeconfig, master));
     let server = server.map_err(|error| (Exit::Source, error))?;
     info!("following the API server at {}", server.url);
     Ok(Some(server))

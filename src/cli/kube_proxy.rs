@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::Warning;
-use crate::config::flags::{FLAGS, Flag, Given, Kind};
+use crate::config::flags::{FLAGS, Flag, Given, Kind, go_flag};
 
 /// Called by this name the program is `shunt run`.
 const NAME: &str = "kube-proxy";
@@ -89,6 +89,16 @@ fn argument(name: &'static str, switch: bool) -> Arg {
     } else {
         argument.allow_hyphen_values(true).value_name("VALUE")
     }
+}
+
+/// The value of a switch.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    go_flag(text).ok_or_else(|| format!("must be true or false, not `{text}`"))
+}
+
+/// The value of `--version`, which may be `raw` too.
+pub(super) fn version(text: &str) -> Result<bool, String> {
+    if text == "raw" { Ok(true) } else { switch(text) }
 }
 
 /// The help about the flags: each with the field that it sets.

@@ -142,17 +142,12 @@ fn periods(section: &mut Section<'_>, least_default: Duration) -> Result<(), Con
 /// Everything at the top that is not read elsewhere.
 pub(super) fn rest(whole: &mut Section<'_>) -> Result<(), ConfigError> {
     feature_gates(whole)?;
-    whole.section("conntrack", conntrack)?;
     whole.section("winkernel", winkernel)?;
     whole.unused("windowsRunAsService", flag, &[false, true], NOTHING)?;
-    let port_taken = "is not honoured yet: shunt goes on when it cannot serve healthz or metrics";
-    whole.unused("bindAddressHardFail", flag, &[false], port_taken)?;
     let profiling = "has no effect: /debug/pprof belongs to programs written in Go";
     whole.unused("enableProfiling", flag, &[false], profiling)?;
     let hidden = "has no effect: shunt hides none of its metrics";
     whole.unused("showHiddenMetricsForVersion", text, &[""], hidden)?;
-    let oom = "is not honoured yet: the process keeps the score it was started with";
-    whole.unused("oomScoreAdj", number(-1000, 1000), &[0, -999], oom)?;
     let refresh = [Duration::ZERO, Duration::from_secs(15 * 60)];
     let watches = "is not honoured: objects are watched, not refreshed at intervals";
     whole.unused("configSyncPeriod", span, &refresh, watches)?;
@@ -184,32 +179,6 @@ fn gate(gate: &Field) -> Result<String, String> {
         Value::Flag(_) => Ok(gate.name.clone()),
         other => Err(format!("must have true or false for {}, not {other}", gate.name)),
     }
-}
-
-/// All of `conntrack`. Zero leaves the value of the kernel alone, which is what happens anyway.
-fn conntrack(section: &mut Section<'_>) -> Result<(), ConfigError> {
-    const MAX: &str = "is not honoured yet: net.netfilter.nf_conntrack_max stays as it is";
-    let per_core = section.unused("maxPerCore", number(0, i32::MAX), &[0, 32_768], MAX)?;
-    let least = section.get("min", number(0, i32::MAX))?;
-    // with maxPerCore 0 kube-proxy ignores the minimum as well
-    if per_core != Some(0) && least.is_some_and(|least| ![0, 131_072].contains(&least)) {
-        section.warn("min", MAX);
-    }
-    // of earlier versions
-    section.unused("max", number(0, i32::MAX), &[0], MAX)?;
-    let timeouts = [
-        ("tcpEstablishedTimeout", "nf_conntrack_tcp_timeout_established", Duration::from_secs(24 * 3600)),
-        ("tcpCloseWaitTimeout", "nf_conntrack_tcp_timeout_close_wait", Duration::from_secs(3600)),
-        ("udpTimeout", "nf_conntrack_udp_timeout", Duration::ZERO),
-        ("udpStreamTimeout", "nf_conntrack_udp_timeout_stream", Duration::ZERO),
-    ];
-    for (name, sysctl, default) in timeouts {
-        let message = format!("is not honoured yet: net.netfilter.{sysctl} stays as it is");
-        section.unused(name, span, &[Duration::ZERO, default], &message)?;
-    }
-    let liberal = "is not honoured yet: net.netfilter.nf_conntrack_tcp_be_liberal stays as it is";
-    section.unused("tcpBeLiberal", flag, &[false], liberal)?;
-    Ok(())
 }
 
 /// All of `winkernel`: of no use on Linux, to kube-proxy either.

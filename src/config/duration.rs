@@ -36,6 +36,21 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Writes a duration as Go does, to the millisecond: `24h0m0s`, `1m30s`, `0.25s`.
+pub(super) fn format(duration: Duration) -> String {
+    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let mut text = String::new();
+    if hours > 0 {
+        text = format!("{hours}h");
+    }
+    if seconds >= 60 {
+        text = format!("{text}{minutes}m");
+    }
+    let fraction = format!(".{milliseconds:03}");
+    format!("{text}{}{}s", seconds % 60, fraction.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// The sum of all numbers with their units; `None` where there is none, where one of them cannot be
 /// read, or where the sum is longer than Go can keep.
 fn sum(text: &str) -> Option<u64> {
@@ -109,6 +124,24 @@ mod tests {
         ];
         for (text, nanoseconds) in table {
             assert_eq!(parse(text), Ok(Duration::from_nanos(nanoseconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let table = [
+            (0, "0s"),
+            (250, "0.25s"),
+            (5_000, "5s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+            (86_400_000, "24h0m0s"),
+            (3_661_001, "1h1m1.001s"),
+        ];
+        for (milliseconds, text) in table {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(format(duration), text);
+            assert_eq!(parse(text), Ok(duration));
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::flags::OFF;
-use super::{Config, DetectLocal, Mode, NodePortAddresses};
+use super::{Config, DetectLocal, Mode, NodePortAddresses, duration};
 
 impl Mode {
     /// The name in `KubeProxyConfiguration`.
@@ -53,6 +53,7 @@ impl Config {
         let address = |address: Option<std::net::SocketAddr>| {
             address.map_or_else(|| OFF.to_owned(), |address| address.to_string())
         };
+        let conntrack = &self.conntrack;
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -65,6 +66,18 @@ impl Config {
                 "masqueradeBit": self.masquerade_mark.trailing_zeros(),
                 "masqueradeAll": self.masquerade_all,
             },
+            "conntrack": {
+                "maxPerCore": conntrack.max_per_core,
+                "min": conntrack.min,
+                "tcpEstablishedTimeout": duration::format(conntrack.tcp_established),
+                "tcpCloseWaitTimeout": duration::format(conntrack.tcp_close_wait),
+                "tcpBeLiberal": conntrack.tcp_be_liberal,
+                "udpTimeout": duration::format(conntrack.udp),
+                "udpStreamTimeout": duration::format(conntrack.udp_stream),
+            },
+            "oomScoreAdj": self.oom_score_adj,
+            "bindAddress": self.bind_address.map(|ip| ip.to_string()).unwrap_or_default(),
+            "bindAddressHardFail": self.bind_address_hard_fail,
             "hostnameOverride": self.node_name.clone().unwrap_or_default(),
             "clientConnection": { "kubeconfig": self.kubeconfig.clone().unwrap_or_default() },
             "healthzBindAddress": address(self.healthz_address),

@@ -75,6 +75,8 @@ pub enum Origin {
     Flag(&'static str),
     /// In this variable of the environment.
     Environment(&'static str),
+    /// Nowhere: it is the host name.
+    Host,
 }
 
 /// A place in a file.

@@ -145,6 +145,13 @@ impl<'a> Section<'a> {
         Ok(value)
     }
 
+    /// Says that the field at the path `written` is in force as the one at the path `meant`.
+    pub fn stands_for(&mut self, written: &str, meant: &str) {
+        let origin = self.origins.get(written).copied();
+        self.origins.remove(meant);
+        self.origins.extend(origin.map(|origin| (meant.to_owned(), origin)));
+    }
+
     /// Warns about the field `name`, or the flag that gave it, unless kube-proxy would not use it either.
     pub fn warn(&mut self, name: &str, message: impl Into<String>) {
         if self.in_force {
@@ -165,7 +172,7 @@ impl<'a> Section<'a> {
         match origin {
             Some(Origin::Flag(name) | Origin::Environment(name)) => ConfigError::Given { name, problem },
             Some(Origin::File(line)) => ConfigError::Value { place: self.place(line), field, problem },
-            None => ConfigError::Value { place: self.place(None), field, problem },
+            Some(Origin::Host) | None => ConfigError::Value { place: self.place(None), field, problem },
         }
     }
 

@@ -151,7 +151,8 @@ impl Given {
 }
 
 /// True and false, as Go's flags take them.
-fn go_flag(text: &str) -> Option<bool> {
+#[must_use]
+pub fn go_flag(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -12,8 +12,8 @@ use super::error::ConfigError;
 use super::fields::{Section, flag, number, text};
 use super::flags::OFF;
 use super::{
-    Config, DetectLocal, HEALTHZ_PORT, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses, accepted,
-    node_name,
+    Config, DetectLocal, HEALTHZ_PORT, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses, OOM_SCORE,
+    accepted, conntrack, node_name,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` of include/uapi/linux/if.h without the final zero.
@@ -72,7 +72,11 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         accepted::logging(logging)?;
         Ok(verbosity)
     })?;
-    let [healthz_address, metrics_address] = served(whole)?;
+    let bind_address = bind_ip(whole)?;
+    let [healthz_address, metrics_address] = served(whole, bind_address)?;
+    let hard_fail = whole.get("bindAddressHardFail", flag)?;
+    let conntrack = whole.section("conntrack", conntrack::read)?;
+    let oom_score_adj = whole.get("oomScoreAdj", number(-1000, 1000))?;
     accepted::rest(whole)?;
     Ok(Config {
         mode: written.mode(),
@@ -82,6 +86,10 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         node_port_addresses,
         node_name: node_name.map(|name| name.to_string()),
         kubeconfig: kubeconfig.map(Into::into),
+        bind_address: bind_address.filter(|ip| !ip.is_unspecified()),
+        bind_address_hard_fail: hard_fail.unwrap_or_default(),
+        conntrack,
+        oom_score_adj: oom_score_adj.unwrap_or(OOM_SCORE),
         metrics_address,
         healthz_address,
         verbosity: verbosity.unwrap_or_default().unsigned_abs(),
@@ -153,7 +161,13 @@ fn masquerade(whole: &mut Section<'_>, written: Written) -> Result<Masquerade, C
         section.set_in_force(written.uses_ipvs());
         accepted::ipvs(section)
     })?;
-    Ok(if written.uses_nftables() { nftables } else { iptables })
+    if written.uses_nftables() {
+        return Ok(nftables);
+    }
+    // where they are in force, and shown
+    whole.stands_for("iptables.masqueradeAll", "nftables.masqueradeAll");
+    whole.stands_for("iptables.masqueradeBit", "nftables.masqueradeBit");
+    Ok(iptables)
 }
 
 fn masquerade_fields(section: &mut Section<'_>) -> Result<Masquerade, ConfigError> {
@@ -289,22 +303,19 @@ fn node_port_addresses(whole: &mut Section<'_>) -> Result<NodePortAddresses, Con
     Ok(NodePortAddresses::Cidrs(cidrs))
 }
 
-/// `healthzBindAddress` and `metricsBindAddress`, whose defaults follow the family of `bindAddress`.
-fn served(whole: &mut Section<'_>) -> Result<[Option<SocketAddr>; 2], ConfigError> {
-    let node = whole.parsed("bindAddress", |text| {
+/// `bindAddress`: no socket is bound to it, whatever its name.
+fn bind_ip(whole: &mut Section<'_>) -> Result<Option<IpAddr>, ConfigError> {
+    whole.parsed("bindAddress", |text| {
         text.parse::<IpAddr>().map_err(|_| format!("must be an IP address, not `{text}`"))
-    })?;
+    })
+}
+
+/// `healthzBindAddress` and `metricsBindAddress`, whose defaults follow the family of `bindAddress`.
+fn served(whole: &mut Section<'_>, node: Option<IpAddr>) -> Result<[Option<SocketAddr>; 2], ConfigError> {
     let (any, local): (IpAddr, IpAddr) = match node {
         Some(IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
         _ => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
     };
-    if node.is_some_and(|node| !node.is_unspecified()) {
-        whole.warn(
-            "bindAddress",
-            "is not honoured yet: the node's own addresses are those of its Node object or its interfaces; only \
-             the defaults of healthzBindAddress and metricsBindAddress follow its family",
-        );
-    }
     let mut server = |name, default: SocketAddr| {
         let address = whole.parsed(name, |text| bind_address(text, default))?;
         Ok(address.unwrap_or(Some(default)))

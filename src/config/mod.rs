@@ -9,6 +9,7 @@
 //! logs: warnings are values, and whoever starts or reloads decides what becomes of them.
 
 mod accepted;
+mod conntrack;
 mod document;
 mod duration;
 mod effective;
@@ -17,6 +18,7 @@ mod fields;
 pub mod flags;
 mod kube_proxy;
 pub mod node_name;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use conntrack::Conntrack;
 pub use error::{ConfigError, Origin, Place};
 
 use document::Field;
@@ -47,6 +50,14 @@ pub struct Config {
     pub affinity_clients: u32,
     /// The node addresses on which NodePorts answer.
     pub node_port_addresses: NodePortAddresses,
+    /// `bindAddress`, unless it is unspecified: the node IP of its family, whatever the Node object says.
+    pub bind_address: Option<IpAddr>,
+    /// `bindAddressHardFail`: an address that cannot be served at ends the program.
+    pub bind_address_hard_fail: bool,
+    /// Settings of the kernel's connection tracking.
+    pub conntrack: Conntrack,
+    /// How readily the kernel may kill this process, from -1000 (never) to 1000.
+    pub oom_score_adj: i32,
     /// `hostnameOverride`, or what flags and `NODE_NAME` put in its place; else the host name counts.
     pub node_name: Option<String>,
     /// `clientConnection.kubeconfig`; `--kubeconfig` wins over it.
@@ -65,6 +76,9 @@ const MASQUERADE_BIT: u32 = 14;
 /// 17 MB of kernel memory where all of them come.
 const AFFINITY_CLIENTS: u32 = 131_072;
 
+/// kube-proxy's default of `oomScoreAdj`.
+pub const OOM_SCORE: i32 = -999;
+
 /// The port of /metrics.
 const METRICS_PORT: u16 = 10249;
 
@@ -80,6 +94,10 @@ impl Default for Config {
             masquerade_mark: 1 << MASQUERADE_BIT,
             affinity_clients: AFFINITY_CLIENTS,
             node_port_addresses: NodePortAddresses::default(),
+            bind_address: None,
+            bind_address_hard_fail: false,
+            conntrack: Conntrack::default(),
+            oom_score_adj: OOM_SCORE,
             node_name: None,
             kubeconfig: None,
             metrics_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),

@@ -324,3 +324,25 @@ fn a_node_that_forgets_its_cidrs_does_not_stop_programming() {
     assert!(node.programmed().is_empty());
     assert_eq!(node.engine.deadline(), None);
 }
+
+#[test]
+fn bind_address_is_the_node_ip_of_its_family() {
+    let node_addresses = ["192.168.0.1", "192.168.0.2", "fd00::1"].map(|ip| ip.parse().unwrap());
+    let table = [
+        (None, ["192.168.0.1", "fd00::1"]),
+        (Some("10.0.0.9"), ["10.0.0.9", "fd00::1"]),
+        (Some("fd00::9"), ["192.168.0.1", "fd00::9"]),
+    ];
+    for (bind_address, expected) in table {
+        let bind_address = bind_address.map(|ip| ip.parse().unwrap());
+        let config = Config { bind_address, ..Config::default() };
+        let kernel = FakeBackend::default();
+        let mut node = Node { engine: Engine::new(kernel.clone(), &config), kernel, now: Instant::now() };
+        node.list(&[]);
+        let object = crate::model::Node { addresses: node_addresses.into(), ..crate::model::Node::default() };
+        node.engine.take(vec![Update::Set(Object::Node(object))], node.now);
+        node.sync();
+        let rows: Vec<String> = node.kernel().rows.values().map(|(_, row)| row.to_string()).collect();
+        assert_eq!(rows, expected.map(|ip| format!("NodePort address {ip}")), "{bind_address:?}");
+    }
+}

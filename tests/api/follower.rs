@@ -103,7 +103,7 @@ impl Follower {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let server = watch::connect(Some(&kubeconfig)).await.unwrap();
+                let server = watch::connect(Some(&kubeconfig), None).await.unwrap();
                 std::fs::remove_file(kubeconfig).unwrap();
                 let sink = Box::new(move |updates| {
                     let mut inbox = into.0.lock().unwrap();

@@ -2,9 +2,11 @@
 
 mod errors;
 mod flags;
+mod show;
 mod warnings;
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 
@@ -136,7 +138,8 @@ fn the_file_of_kubeadm_is_read_without_a_warning() {
 #[test]
 fn the_file_of_kind_is_read_and_only_its_own_document_counts() {
     let loaded = read(KIND).unwrap();
-    assert_eq!(loaded.config, Config::default());
+    let conntrack = Conntrack { max_per_core: 0, tcp_established: Duration::ZERO, ..Conntrack::default() };
+    assert_eq!(loaded.config, Config { conntrack, ..Config::default() });
     assert_eq!(warned_fields(&loaded), ["clusterCIDR"]);
 }
 
@@ -201,7 +204,38 @@ fn fields_take_effect() {
         ("nodePortAddresses: [10.0.0.0/8, 'fd00::/8']", ports(&["10.0.0.0/8", "fd00::/8"])),
         ("metricsBindAddress: 0.0.0.0", served("0.0.0.0:10249", "0.0.0.0:10256")),
         ("bindAddress: '::'", served("[::1]:10249", "[::]:10256")),
+        ("metricsBindAddress: '0'\nhealthzBindAddress: ':9'", served("", "0.0.0.0:9")),
         ("metricsBindAddress: '[::1]:9000'\nhealthzBindAddress: '[::]'", served("[::1]:9000", "[::]:10256")),
+    ];
+    for (fields, expected) in table {
+        let loaded = with(fields).unwrap();
+        assert_eq!((loaded.config, loaded.warnings), (expected, vec![]), "{fields}");
+    }
+}
+
+#[test]
+fn settings_of_the_node_take_effect() {
+    let base = with("").unwrap().config;
+    let table = [
+        ("bindAddress: 10.0.0.1", Config { bind_address: "10.0.0.1".parse().ok(), ..base.clone() }),
+        ("bindAddressHardFail: true", Config { bind_address_hard_fail: true, ..base.clone() }),
+        ("oomScoreAdj: 0", Config { oom_score_adj: 0, ..base.clone() }),
+        ("conntrack: {tcpEstablishedTimeout: null, min: null}", base.clone()),
+        (
+            "conntrack: {maxPerCore: 0, min: 1, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 1m, tcpBeLiberal: true, udpTimeout: 2s, udpStreamTimeout: 3s}",
+            Config {
+                conntrack: Conntrack {
+                    max_per_core: 0,
+                    min: 1,
+                    tcp_established: Duration::ZERO,
+                    tcp_close_wait: Duration::from_secs(60),
+                    tcp_be_liberal: true,
+                    udp: Duration::from_secs(2),
+                    udp_stream: Duration::from_secs(3),
+                },
+                ..base.clone()
+            },
+        ),
     ];
     for (fields, expected) in table {
         let loaded = with(fields).unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::Uri;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
@@ -56,17 +57,20 @@ pub enum ConnectError {
     },
 }
 
-/// Finds the API server: the kubeconfig if one is given, else the pod's own cluster. Talks to nobody
-/// yet. Needs a tokio runtime around it.
+/// Finds the API server: the kubeconfig if one is given, else the pod's own cluster; `master` is an
+/// address that counts in place of theirs. Talks to nobody yet. Needs a tokio runtime around it.
 ///
 /// # Errors
 /// Each names the file or variable that is wrong and what to do; trying again without a change is useless.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Server, ConnectError> {
+pub async fn connect(kubeconfig: Option<&Path>, master: Option<Uri>) -> Result<Server, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,
+        // as below, but for the variables, which a pod need not have
+        None if master.is_some() => Config::incluster_dns().map_err(ConnectError::InCluster)?,
         None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() => return Err(ConnectError::NoCluster),
         None => Config::incluster().map_err(ConnectError::InCluster)?,
     };
+    config.cluster_url = master.unwrap_or(config.cluster_url);
     if config.cluster_url.scheme().is_none() {
         return Err(ConnectError::NotAUrl(config.cluster_url.to_string()));
     }
@@ -92,7 +96,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_kubeconfig_that_cannot_be_used_is_named() {
-        let missing = connect(Some(Path::new("/nonexistent/kubeconfig"))).await.err().unwrap().to_string();
+        let missing =
+            connect(Some(Path::new("/nonexistent/kubeconfig")), None).await.err().unwrap().to_string();
         assert!(missing.starts_with("the kubeconfig /nonexistent/kubeconfig cannot be used:"), "{missing}");
     }
 
@@ -101,7 +106,7 @@ mod tests {
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             return; // these tests run in a pod themselves
         }
-        let message = connect(None).await.err().unwrap().to_string();
+        let message = connect(None, None).await.err().unwrap().to_string();
         assert!(message.contains("--kubeconfig FILE, or --manifests DIR"), "{message}");
     }
 }

@@ -270,7 +270,7 @@ mod tests {
                  clusters: [{{name: c, cluster: {{server: '{url}'}}}}], users: [{{name: u}}]}}"
             );
             std::fs::write(&path, kubeconfig).unwrap();
-            let server = connect(Some(&path)).await.unwrap();
+            let server = connect(Some(&path), None).await.unwrap();
             std::fs::remove_file(&path).unwrap();
 
             let (path, resource) = ("/api/v1/services".to_string(), "services".to_string());
