@@ -25,6 +25,9 @@ const LIFETIME: Duration = Duration::from_secs(60);
 
 const BACKLOG: i32 = 128;
 
+/// When an address that was in use is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// What is answered to a GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -83,13 +86,23 @@ pub fn listen(address: SocketAddr, families: Families) -> io::Result<TcpListener
 }
 
 /// Serves `answers` at `address`, as the configuration's `field` says, for as long as the future lives;
-/// nothing where there is no address. An address that cannot be had is a warning: a node without
-/// metrics still serves its Services.
-pub async fn serve(address: Option<SocketAddr>, field: &'static str, answers: Answers) {
+/// nothing where there is no address. One that cannot be had is told to `refused`, and tried again if
+/// that says so.
+pub async fn serve(
+    address: Option<SocketAddr>,
+    field: &'static str,
+    answers: Answers,
+    refused: impl Fn(String) -> bool,
+) {
     let Some(address) = address else { return };
-    match listen(address, Families::Both) {
-        Ok(listener) => accept(listener, answers).await,
-        Err(error) => warn!("nothing can be served at {address} ({field}): {error}; shunt goes on without"),
+    loop {
+        match listen(address, Families::Both) {
+            Ok(listener) => return accept(listener, answers).await,
+            Err(error) if !refused(format!("nothing can be served at {address} ({field}): {error}")) => {
+                return;
+            }
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -18,6 +21,7 @@ use shunt::health;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
+use shunt::reload::{self, Watched};
 use shunt::run::{Ended, Event, EventLoop, Events};
 use shunt::serve;
 use shunt::source::manifests::Manifests;
@@ -76,7 +80,7 @@ fn main() -> ExitCode {
         }
         Command::Config(run) => show(&options, run),
         Command::Run(run) if run.write_config_to.is_some() => show(&options, run),
-        Command::Run(run) if !run.cleanup => start(&options, run),
+        Command::Run(run) if !run.cleanup => run_until_it_ends(&options, run),
         Command::Run(_) | Command::Cleanup => {
             start_logging(options.verbosity.unwrap_or_default());
             cleanup()
@@ -109,10 +113,14 @@ fn start_logging(verbosity: u32) {
     }
 }
 
-/// The configuration as the file, the environment and the command line have it.
-fn load(options: &Options, run: &Run) -> Result<Loaded, Failure> {
+/// The configuration as the file, the environment and the command line have it; `text` is the file's,
+/// if it was read already.
+fn load(options: &Options, run: &Run, text: Option<&str>) -> Result<Loaded, Failure> {
     let given = options.given(run, std::env::var("NODE_NAME").ok());
-    let mut loaded = config::load(run.config.as_deref(), &given)?;
+    let mut loaded = match (&run.config, text) {
+        (Some(path), Some(text)) => config::parse(text, path, &given)?,
+        (path, _) => config::load(path.as_deref(), &given)?,
+    };
     loaded.warnings.extend(run.kube_proxy.ignored.iter().cloned());
     let config = &mut loaded.config;
     config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
@@ -130,7 +138,7 @@ fn load(options: &Options, run: &Run) -> Result<Loaded, Failure> {
 
 /// `shunt config`, and `--write-config-to`.
 fn show(options: &Options, run: &Run) -> Result<(), Failure> {
-    let loaded = load(options, run)?;
+    let loaded = load(options, run, None)?;
     start_logging(loaded.config.verbosity);
     warn_of(&loaded);
     let yaml = loaded.to_yaml(run.config.as_deref());
@@ -156,15 +164,71 @@ fn warn_of(loaded: &Loaded) {
     }
 }
 
-/// `shunt run`.
-fn start(options: &Options, run: &Run) -> Result<(), Failure> {
-    let loaded = load(options, run)?;
+/// `shunt run`, and again in the same process whenever the configuration changes.
+fn run_until_it_ends(options: &Options, run: &Run) -> Result<(), Failure> {
+    match start(options, run)? {
+        Some(text) => Err(start_afresh(&text)),
+        None => Ok(()),
+    }
+}
+
+/// The variable that hands a configuration over to the program that starts afresh: it was found good,
+/// and by now the file may be another.
+const HANDED_OVER: &str = "SHUNT_CONFIG_TEXT";
+
+/// A variable of the environment holds no more (`MAX_ARG_STRLEN` of the kernel, with its name).
+const LARGEST_HANDED_OVER: usize = 100 * 1024;
+
+/// Replaces the program by itself. Returns only what went wrong.
+fn start_afresh(text: &str) -> Failure {
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new(this_program());
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments);
+    if text.len() <= LARGEST_HANDED_OVER {
+        command.env(HANDED_OVER, text);
+    } else {
+        command.env_remove(HANDED_OVER);
+    }
+    let error = command.exec();
+    Failure(Exit::Other, anyhow!("shunt cannot start afresh with the changed configuration: {error}"))
+}
+
+/// What runs, also if its file was replaced on disk; by its name where that is possible, which is then
+/// the name of the process.
+fn this_program() -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let named = std::env::current_exe().ok();
+    named.filter(|path| identity(path) == identity(&running)).unwrap_or(running)
+}
+
+/// The configuration file, to be followed. None of what ends by itself does that, and a pipe is read once.
+fn watched(options: &Options, run: &Run, text: String, loaded: &Loaded) -> Option<Watched> {
+    let path = run.config.clone().filter(|path| path.is_file())?;
+    let (options, run, file) = (options.clone(), run.clone(), path.clone());
+    let read = move || {
+        let text = config::text(&file).map_err(|error| error.to_string())?;
+        let loaded = load(&options, &run, Some(&text)).map_err(|Failure(_, error)| error.to_string())?;
+        Ok((text, loaded))
+    };
+    Some(Watched { path, text, in_force: loaded.clone(), read: Box::new(read) })
+}
+
+/// Runs until it ends; the text of the configuration if it is to start afresh with that.
+fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
+    let text = match (std::env::var(HANDED_OVER).ok(), &run.config) {
+        (Some(text), Some(_)) => Some(text),
+        (None, Some(path)) => Some(config::text(path)?),
+        (_, None) => None,
+    };
+    let loaded = load(options, run, text.as_deref())?;
     start_logging(loaded.config.verbosity);
     warn_of(&loaded);
+    let watched = watched(options, run, text.unwrap_or_default(), &loaded);
     let config = loaded.config;
     if run.init_only {
         sysctl::set_node(&config);
-        return Ok(());
+        return Ok(None);
     }
     let node_name = node_name::choose(&config).map_err(|error| (Exit::Config, error))?;
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
@@ -184,19 +248,21 @@ fn start(options: &Options, run: &Run) -> Result<(), Failure> {
     let choice = run.source(&config);
     let server = start_source(&choice, run.master.clone(), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
-    let shown_over_http = (!run.once && !run.dry_run).then_some((config, shown));
+    let lasting = (!run.once && !run.dry_run).then_some((config, shown, watched));
     let follow = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
-    background.start(&events, shown_over_http, metrics, server.map(|server| (server, context, follow)))?;
+    background.start(&events, lasting, metrics, server.map(|server| (server, context, follow)))?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
-            None => return print_plans(&mut engine),
+            None => return print_plans(&mut engine).map(|()| None),
         }
     } else {
         events_loop.run(&mut engine, &mut conntrack::Netlink::default(), run.once)
     };
     match ended {
-        Ended::Done => Ok(()),
+        Ended::Done => Ok(None),
+        Ended::Reload(text) => Ok(Some(text)),
+        Ended::Failed(what) => Err(Failure(Exit::Other, anyhow!(what))),
         Ended::Refused(services) => {
             let services = services.join(", ");
             let error = anyhow!(
@@ -245,7 +311,7 @@ fn start_source(
     Ok(Some(server))
 }
 
-/// Everything asynchronous, on one thread: signals, the node's addresses, what is shown_over_http over HTTP.
+/// Everything asynchronous, on one thread: signals, the node's addresses, the configuration, HTTP.
 struct Background(tokio::runtime::Runtime);
 
 impl Background {
@@ -268,16 +334,17 @@ impl Background {
     fn start(
         self,
         events: &Events,
-        shown_over_http: Option<(Config, health::Shown)>,
+        lasting: Option<(Config, health::Shown, Option<Watched>)>,
         metrics: Metrics,
         api: Option<(watch::Server, convert::Context, watch::Options)>,
     ) -> Result<(), Failure> {
         let events = events.clone();
         let run = move || {
             self.0.block_on(async move {
-                let serve = async {
-                    if let Some((config, shown)) = shown_over_http {
-                        serve::all(config, metrics.clone(), shown).await;
+                let lasting = async {
+                    if let Some((config, shown, watched)) = lasting {
+                        let reload = reload::follow(watched, metrics.clone(), events.clone());
+                        tokio::join!(serve::all(config, metrics.clone(), shown, &events), reload);
                     }
                 };
                 let objects = async {
@@ -285,7 +352,7 @@ impl Background {
                         watch::run(server, context, follow, metrics.clone(), events.sink()).await;
                     }
                 };
-                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), serve, objects);
+                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), lasting, objects);
             });
         };
         let thread = thread::Builder::new().name("background".into()).spawn(run);
@@ -297,8 +364,8 @@ impl Background {
 /// A first signal ends the loop in order, a second one the process.
 async fn watch_signals(events: &Events) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         error!("signals cannot be watched: SIGTERM and SIGINT end shunt without a word");
         return;
@@ -308,10 +375,6 @@ async fn watch_signals(events: &Events) {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            _ = hangup.recv() => {
-                warn!("SIGHUP is ignored: the configuration is read at the start only; restart shunt, the rules stay");
-                continue;
-            }
         };
         attempt += 1;
         if attempt > 1 || !events.send(Event::Stop(name)) {

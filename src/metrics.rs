@@ -39,6 +39,9 @@ pub struct Metrics {
     /// `shunt_manifest_errors_total`: times that a manifest file could not be read, parsed, or
     /// defined an object that another file defines already.
     pub manifest_errors: Counter,
+    /// `shunt_config_errors_total`: times that the configuration file changed into one that cannot be
+    /// used; the configuration before it stays in force.
+    pub config_errors: Counter,
     /// `shunt_watch_errors_total{kind}`: times that a list or watch of the API server failed and was
     /// tried again.
     pub watch_errors: Family<KindLabel, Counter>,
@@ -72,6 +75,7 @@ impl Default for Metrics {
         Self {
             objects_left_out: Family::default(),
             manifest_errors: Counter::default(),
+            config_errors: Counter::default(),
             watch_errors: Family::default(),
             sync_duration: latency(),
             event_to_commit: latency(),
@@ -113,6 +117,11 @@ impl Metrics {
             "shunt_manifest_errors",
             "Manifest files that could not be used as they stand",
             self.manifest_errors.clone(),
+        );
+        registry.register(
+            "shunt_config_errors",
+            "Changes of the configuration file that could not be used",
+            self.config_errors.clone(),
         );
         registry.register(
             "shunt_watch_errors",

@@ -24,6 +24,10 @@ pub enum Event {
     Updates(Vec<Update>, Instant),
     /// A signal asks to end.
     Stop(&'static str),
+    /// The configuration file has this text now, which makes a difference.
+    Reload(String),
+    /// What the configuration says must not fail has failed.
+    Fail(String),
 }
 
 /// Why the loop ended.
@@ -35,6 +39,10 @@ pub enum Ended {
     Refused(Vec<String>),
     /// The backend cannot work.
     Backend(BackendError),
+    /// The configuration has become this one: the program has to start afresh.
+    Reload(String),
+    /// Something failed that must not, as this sentence says.
+    Failed(String),
 }
 
 /// Where events are put.
@@ -211,6 +219,8 @@ impl EventLoop {
                 info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
                 Some(Ended::Done)
             }
+            Event::Reload(text) => Some(Ended::Reload(text)),
+            Event::Fail(what) => Some(Ended::Failed(what)),
         }
     }
 

@@ -1,22 +1,40 @@
 //! Everything that this node serves over HTTP, put together. EDGE.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use hyper::StatusCode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::config::Config;
 use crate::health::{self, Shown};
 use crate::http::{self, Answer, Answers};
 use crate::metrics::Metrics;
+use crate::run::{Event, Events};
 
-/// Serves metrics, healthz and the health ports for as long as the future lives.
-pub async fn all(config: Config, metrics: Metrics, shown: Shown) {
+/// Serves metrics, healthz and the health ports for as long as the future lives. An address in use is a
+/// warning, since a node without metrics still serves its Services; with `bindAddressHardFail` it ends
+/// the program.
+pub async fn all(config: Config, metrics: Metrics, shown: Shown, events: &Events) {
     let health = health::answers(shown.programming.clone(), &metrics);
+    let refused = |told: Cell<bool>| {
+        let hard_fail = config.bind_address_hard_fail;
+        move |problem: String| {
+            if hard_fail {
+                let _ = events.send(Event::Fail(format!("{problem}; bindAddressHardFail is set")));
+            } else if !told.replace(true) {
+                warn!("{problem}; shunt goes on without, and tries again");
+            }
+            !hard_fail
+        }
+    };
+    let (metrics_refused, healthz_refused) = (refused(Cell::default()), refused(Cell::default()));
+    let answers = answers(&config, &metrics);
     tokio::join!(
-        http::serve(config.metrics_address, "metricsBindAddress", answers(&config, &metrics)),
-        http::serve(config.healthz_address, "healthzBindAddress", health),
+        http::serve(config.metrics_address, "metricsBindAddress", answers, metrics_refused),
+        http::serve(config.healthz_address, "healthzBindAddress", health, healthz_refused),
         health::serve_ports(shown),
     );
 }

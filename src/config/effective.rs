@@ -26,6 +26,16 @@ impl Mode {
 }
 
 impl Config {
+    /// The fields that have another value in `other`: `mode: "nftables" -> "userspace"`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        leaves("", &self.effective(), &mut before);
+        leaves("", &other.effective(), &mut after);
+        let changed = before.into_iter().zip(after).filter(|(before, after)| before != after);
+        changed.map(|((path, before), (_, after))| format!("{path}: {before} -> {after}")).collect()
+    }
+
     /// The `KubeProxyConfiguration` in force: the fields that have an effect, defaults filled in.
     #[must_use]
     pub fn effective(&self) -> Value {
@@ -87,9 +97,33 @@ impl Config {
     }
 }
 
+/// The values of all fields, with their paths, in one order.
+fn leaves(path: &str, value: &Value, into: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(&path, value, into);
+            }
+        }
+        _ => into.push((path.to_owned(), value.clone())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn differences_are_told_by_field() {
+        let before = Config::default();
+        assert_eq!(before.differences(&before), Vec::<String>::new());
+        let after = Config { masquerade_all: true, mode: Mode::Auto, ..before.clone() };
+        assert_eq!(
+            before.differences(&after),
+            ["mode: \"nftables\" -> \"auto\"", "nftables.masqueradeAll: false -> true"]
+        );
+    }
 
     #[test]
     fn fields_have_the_names_and_values_of_the_file() {

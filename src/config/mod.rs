@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -78,6 +79,9 @@ const AFFINITY_CLIENTS: u32 = 131_072;
 
 /// kube-proxy's default of `oomScoreAdj`.
 pub const OOM_SCORE: i32 = -999;
+
+/// A ConfigMap is not larger.
+const LARGEST: u64 = 1 << 20;
 
 /// The port of /metrics.
 const METRICS_PORT: u16 = 10249;
@@ -139,10 +143,27 @@ impl fmt::Display for Warning {
 /// # Errors
 /// A file that cannot be read, and everything of [`parse`].
 pub fn load(path: Option<&Path>, given: &[Given]) -> Result<Loaded, ConfigError> {
-    let Some(path) = path else { return read(None, Vec::new(), given) };
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&text, path, given)
+    match path {
+        Some(path) => parse(&text(path)?, path, given),
+        None => read(None, Vec::new(), given),
+    }
+}
+
+/// The text of the configuration file `path`.
+///
+/// # Errors
+/// A file that cannot be read, or is too large to be a configuration.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+    let wrong = |source| ConfigError::Read { path: path.to_owned(), source };
+    match read {
+        Ok(size) if size as u64 > LARGEST => Err(wrong(io::Error::other(format!(
+            "it is larger than {LARGEST} bytes, which no configuration is"
+        )))),
+        Ok(_) => Ok(text),
+        Err(source) => Err(wrong(source)),
+    }
 }
 
 /// Reads the one `KubeProxyConfiguration` among the documents of `text`, YAML or JSON, under what was

@@ -16,6 +16,7 @@ mod node_port;
 mod pods;
 mod policies;
 mod ranges;
+mod reload;
 mod restart;
 mod scaling;
 mod source;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         churn::CASES,
         conntrack::CASES,
         kernel::CASES,
+        reload::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

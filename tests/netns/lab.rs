@@ -105,6 +105,27 @@ impl Lab {
         self.start_again();
     }
 
+    /// Puts other text into the place of its configuration file, and waits for nothing.
+    pub fn reconfigure(&self, text: &str) {
+        let staged = self.dir.join("staging/config.yaml");
+        std::fs::write(&staged, text).expect("writing the configuration");
+        std::fs::rename(&staged, self.dir.join("config.yaml")).expect("moving the configuration");
+    }
+
+    /// The same, waiting until the daemon has said `said` in its log once more.
+    pub fn reconfigure_until(&mut self, text: &str, said: &str) {
+        let log = |lab: &Self| std::fs::read_to_string(lab.log_file()).expect("a log");
+        let before = log(self).matches(said).count();
+        self.reconfigure(text);
+        let deadline = Instant::now() + SETTLE;
+        while log(self).matches(said).count() == before {
+            self.daemon.as_mut().expect("a running daemon").assert_running();
+            assert!(Instant::now() < deadline, "not said within {SETTLE:?}: {said}\n{}", log(self));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.settle();
+    }
+
     /// Starts it with the configuration of the last start.
     pub fn start_again(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
