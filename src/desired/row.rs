@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::{Family, ServiceName, TrafficPolicy};
+use crate::model::{Family, ServiceName, SharedStr, TrafficPolicy};
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::Frontend;
 
@@ -141,7 +141,7 @@ pub struct ServicePortName {
     /// The Service.
     pub service: ServiceName,
     /// The name of the port, empty where it has none.
-    pub port: Arc<str>,
+    pub port: SharedStr,
 }
 
 impl ServicePortName {

@@ -4,25 +4,25 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addr::{Family, Port, Protocol};
-use super::name::Zone;
+use super::name::{SharedStr, Zone};
 
 /// One EndpointSlice, or one subset of a legacy Endpoints object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointSlice {
     /// `addressType`: the family of every endpoint in it.
     pub family: Family,
-    /// `ports`, without those that have no number.
-    pub ports: Box<[SlicePort]>,
+    /// `ports`, without those that have no number. Few distinct lists exist, so they are shared.
+    pub ports: Arc<[SlicePort]>,
     /// `endpoints`, without those whose address is not of the family.
     pub endpoints: Box<[Endpoint]>,
 }
 
 /// A port that every endpoint of a slice offers. Several may carry the same name with different
 /// numbers, where a named `targetPort` differs between pods.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlicePort {
     /// The name of the Service's port.
-    pub name: Box<str>,
+    pub name: SharedStr,
     /// The protocol.
     pub protocol: Protocol,
     /// The port on the endpoint.

@@ -10,7 +10,7 @@ pub mod update;
 
 pub use addr::{Family, Port, Protocol};
 pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort};
-pub use name::{NodeName, ObjectName, ServiceName, Zone};
+pub use name::{NodeName, ObjectName, ServiceName, SharedStr, Zone};
 pub use node::{LocalAddress, Node};
 pub use service::{Service, ServicePort, TrafficPolicy};
 pub use store::{Store, Touched};

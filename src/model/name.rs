@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use arcstr::ArcStr as SharedStr;
+
 /// Namespace and name of an object that lives in a namespace, kept as one string `namespace/name`
 /// (neither part can hold a slash). A clone costs a reference count.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName(Arc<str>);
+pub struct ObjectName(SharedStr);
 
 /// The name of a Service. EndpointSlices and Endpoints belong to the Service of this name.
 pub type ServiceName = ObjectName;

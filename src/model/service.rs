@@ -1,11 +1,11 @@
 //! A Service as shunt sees it: only what decides about traffic.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::addr::{Port, Protocol};
+use super::name::SharedStr;
 
 /// One Service that this node serves. Headless Services, `ExternalName` and those that another proxy
 /// serves never become one (source/convert.rs).
@@ -40,7 +40,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
     /// `name`, empty where a Service has a single unnamed port. Slices refer to it.
-    pub name: Arc<str>,
+    pub name: SharedStr,
     /// `protocol`; unset means TCP.
     pub protocol: Protocol,
     /// `port`, on every address of the Service.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::endpoint::EndpointSlice;
-use super::name::{ObjectName, ServiceName};
+use super::name::{ObjectName, ServiceName, SharedStr};
 use super::node::{LocalAddress, Node};
 use super::service::Service;
 use super::update::{Key, Kind, Object, Update};
@@ -20,7 +20,7 @@ pub struct Store {
     slice_owners: HashMap<ObjectName, ServiceName>,
     node: Option<Node>,
     local_addresses: Box<[LocalAddress]>,
-    service_cidrs: BTreeMap<Box<str>, Box<[IpNet]>>,
+    service_cidrs: BTreeMap<SharedStr, Box<[IpNet]>>,
     listed: BTreeSet<Kind>,
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::endpoint::EndpointSlice;
-use super::name::{ObjectName, ServiceName};
+use super::name::{ObjectName, ServiceName, SharedStr};
 use super::node::{LocalAddress, Node};
 use super::service::Service;
 
@@ -52,7 +52,7 @@ pub enum Object {
     /// Our own Node.
     Node(Node),
     /// A range from which ClusterIPs are taken: object name and `spec.cidrs`.
-    ServiceCidr(Box<str>, Box<[IpNet]>),
+    ServiceCidr(SharedStr, Box<[IpNet]>),
 }
 
 /// Which object is gone.
@@ -67,7 +67,7 @@ pub enum Key {
     /// Our own Node.
     Node,
     /// A ServiceCIDR, by its name.
-    ServiceCidr(Box<str>),
+    ServiceCidr(SharedStr),
 }
 
 /// One message from a source.

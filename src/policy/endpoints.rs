@@ -107,6 +107,8 @@ fn candidates<'s>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::{NodeHint, Protocol, SlicePort};
     use crate::testing::{endpoint, local, port, service, slice, with};
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn slices_match_by_port_name_protocol_and_family() {
         let other_protocol = EndpointSlice {
-            ports: Box::new([SlicePort { name: "http".into(), protocol: Protocol::Udp, port: port(80) }]),
+            ports: Arc::new([SlicePort { name: "http".into(), protocol: Protocol::Udp, port: port(80) }]),
             ..slice("http", 80, &[endpoint("10.0.0.4")])
         };
         let slices = [

@@ -9,16 +9,16 @@ mod node;
 mod pod;
 mod read;
 mod service;
+mod shared;
 #[cfg(test)]
 mod tests;
-mod zones;
 
 use std::fmt;
 use std::sync::Arc;
 
 use kube::core::ObjectMeta;
 
-use self::zones::ZoneLists;
+use self::shared::Shared;
 use crate::model::{Key, Kind, NodeName, Object, ObjectName};
 
 pub use self::read::{parse_ip, parse_net};
@@ -33,7 +33,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 pub struct Context {
     node_name: NodeName,
     proxy_name: Option<Arc<str>>,
-    zones: ZoneLists,
+    shared: Shared,
 }
 
 /// What an object comes to.
@@ -86,7 +86,7 @@ impl Context {
     /// without the label.
     #[must_use]
     pub fn new(node_name: NodeName, proxy_name: Option<Arc<str>>) -> Self {
-        Self { node_name, proxy_name, zones: ZoneLists::default() }
+        Self { node_name, proxy_name, shared: Shared::default() }
     }
 
     /// The node that we run on.

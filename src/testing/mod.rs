@@ -133,7 +133,7 @@ pub fn zones(names: &[&str]) -> Arc<Vec<Zone>> {
 pub fn slice(port_name: &str, number: u16, endpoints: &[Endpoint]) -> EndpointSlice {
     EndpointSlice {
         family: endpoints.first().map_or(Family::V4, |e| Family::of(&e.address)),
-        ports: Box::new([SlicePort { name: port_name.into(), protocol: Protocol::Tcp, port: port(number) }]),
+        ports: Arc::new([SlicePort { name: port_name.into(), protocol: Protocol::Tcp, port: port(number) }]),
         endpoints: endpoints.into(),
     }
 }

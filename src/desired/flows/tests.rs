@@ -28,7 +28,7 @@ fn store(of: &str, endpoints: &[Endpoint]) -> Store {
     let udp = ServicePort { name: "dns".into(), protocol: Protocol::Udp, port: port(53), node_port: None };
     built.ports = Box::new([udp]);
     let mut slice = slice("dns", 8053, endpoints);
-    slice.ports = Box::new([SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: port(8053) }]);
+    slice.ports = [SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: port(8053) }].into();
     for object in
         [Object::Service(name(of), built), Object::EndpointSlice(name(&format!("{of}-1")), name(of), slice)]
     {

@@ -15,7 +15,7 @@ fn udp_service(n: &str, number: u8) -> Object {
 
 fn udp_slice(n: &str, address: &str) -> Object {
     let Object::EndpointSlice(slice, service, mut content) = a_slice(n, 1, address) else { panic!() };
-    content.ports = Box::new([SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: port(53) }]);
+    content.ports = [SlicePort { name: "dns".into(), protocol: Protocol::Udp, port: port(53) }].into();
     Object::EndpointSlice(slice, service, content)
 }
 

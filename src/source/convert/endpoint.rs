@@ -39,7 +39,7 @@ impl Context {
             return report.delete(Key::EndpointSlice(name));
         };
         let service = ObjectName::new(name.namespace(), service);
-        let ports = report.slice_ports(&object.ports, format_args!("ports"));
+        let ports = self.slice_ports(&mut report, &object.ports, format_args!("ports"));
         let endpoints = self.endpoints_of(&mut report, &object.endpoints, family);
         let slice = EndpointSlice { family, ports, endpoints };
         report.set(Object::EndpointSlice(name, service, slice))
@@ -57,7 +57,7 @@ impl Context {
         let mut slices = Vec::new();
         for (index, subset) in report.elements(&object.subsets, format_args!("subsets")) {
             let path = format_args!("subsets[{index}]");
-            let ports = report.slice_ports(&subset.ports, format_args!("{path}.ports"));
+            let ports = self.slice_ports(&mut report, &subset.ports, format_args!("{path}.ports"));
             let mut all = Vec::new();
             let groups = [
                 ("addresses", &subset.addresses, true),
@@ -155,7 +155,31 @@ impl Context {
         }
         before
             .filter(|before| before.iter().map(|zone| &*zone.0).eq(names.iter().copied()))
-            .or_else(|| Some(self.zones.get(&names)))
+            .or_else(|| Some(self.shared.zones(&names)))
+    }
+
+    fn slice_ports(
+        &self,
+        report: &mut Report<'_>,
+        list: &List<EndpointPort>,
+        path: std::fmt::Arguments<'_>,
+    ) -> Arc<[SlicePort]> {
+        let mut ports = Vec::new();
+        for (index, given) in report.elements(list, path) {
+            let path = format_args!("{path}[{index}]");
+            let name = report.text(&given.name, format_args!("{path}.name"));
+            let Some(protocol) = report.protocol(&given.protocol, format_args!("{path}.protocol")) else {
+                continue;
+            };
+            let Some(port) = report.number(&given.port, format_args!("{path}.port")) else { continue };
+            let port = SlicePort { name: self.shared.port_name(name), protocol, port };
+            if ports.contains(&port) {
+                report.problem(path, "is there twice: the first counts");
+            } else {
+                ports.push(port);
+            }
+        }
+        self.shared.slice_ports(ports)
     }
 
     fn subset_addresses(
@@ -202,24 +226,5 @@ impl Report<'_> {
                 None
             }
         }
-    }
-
-    fn slice_ports(&mut self, list: &List<EndpointPort>, path: std::fmt::Arguments<'_>) -> Box<[SlicePort]> {
-        let mut ports = Vec::new();
-        for (index, given) in self.elements(list, path) {
-            let name = self.text(&given.name, format_args!("{path}[{index}].name"));
-            let Some(protocol) = self.protocol(&given.protocol, format_args!("{path}[{index}].protocol"))
-            else {
-                continue;
-            };
-            let Some(port) = self.number(&given.port, format_args!("{path}[{index}].port")) else { continue };
-            let port = SlicePort { name: name.into(), protocol, port };
-            if ports.contains(&port) {
-                self.problem(format_args!("{path}[{index}]"), "is there twice: the first counts");
-            } else {
-                ports.push(port);
-            }
-        }
-        ports.into()
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::read::has_family;
+use super::shared::Shared;
 use super::{Context, Converted, PROXY_NAME, Report, label};
 use crate::model::{Family, Key, Kind, Object, Port, Service, ServicePort, TrafficPolicy};
 use crate::source::field::Field;
@@ -37,7 +38,7 @@ impl Context {
             return report.delete(Key::Service(name));
         }
         let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-        let service = report.service(spec, status, created);
+        let service = report.service(&self.shared, spec, status, created);
         report.set(Object::Service(name, service))
     }
 }
@@ -52,7 +53,7 @@ fn has_cluster_ip(spec: &Spec) -> bool {
 }
 
 impl Report<'_> {
-    fn service(&mut self, spec: &Spec, status: &Status, created: i64) -> Service {
+    fn service(&mut self, shared: &Shared, spec: &Spec, status: &Status, created: i64) -> Service {
         let (node_ports, load_balancer) = self.service_type(spec);
         let policy = &spec.external_traffic_policy;
         let external_policy = self.policy(policy, "spec.externalTrafficPolicy");
@@ -60,7 +61,7 @@ impl Report<'_> {
             cluster_ips: self.cluster_ips(spec),
             external_ips: self.external_ips(spec),
             load_balancer_ips: Box::default(),
-            ports: self.service_ports(spec, node_ports),
+            ports: self.service_ports(shared, spec, node_ports),
             internal_policy: self.policy(&spec.internal_traffic_policy, "spec.internalTrafficPolicy"),
             external_policy,
             affinity_seconds: self.affinity(spec),
@@ -173,10 +174,10 @@ impl Report<'_> {
         }
     }
 
-    fn service_ports(&mut self, spec: &Spec, node_ports: bool) -> Box<[ServicePort]> {
+    fn service_ports(&mut self, shared: &Shared, spec: &Spec, node_ports: bool) -> Box<[ServicePort]> {
         let mut ports: Vec<ServicePort> = Vec::new();
         for (index, given) in self.elements(&spec.ports, format_args!("spec.ports")) {
-            let Some(mut port) = self.service_port(given, index, node_ports) else { continue };
+            let Some(mut port) = self.service_port(shared, given, index, node_ports) else { continue };
             let same = |other: &ServicePort| {
                 other.protocol == port.protocol && (other.port == port.port || other.name == port.name)
             };
@@ -199,6 +200,7 @@ impl Report<'_> {
 
     fn service_port(
         &mut self,
+        shared: &Shared,
         given: &objects::ServicePort,
         index: usize,
         node_ports: bool,
@@ -211,7 +213,7 @@ impl Report<'_> {
             Some(&number) if node_ports && number != 0 => self.port(number, format_args!("{path}.nodePort")),
             _ => None,
         };
-        Some(ServicePort { name: name.into(), protocol, port, node_port })
+        Some(ServicePort { name: shared.port_name(name), protocol, port, node_port })
     }
 
     /// The number of a port that must have one.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Pod, Selection, Target, TargetPort};
 use crate::model::{Endpoint, EndpointSlice, Family, NodeHint, Port, SlicePort};
@@ -42,7 +43,7 @@ fn number(pod: &Pod, port: &TargetPort<'_>) -> Option<Port> {
     }
 }
 
-fn slice_ports(ports: &[TargetPort<'_>], numbers: &[Option<Port>]) -> Box<[SlicePort]> {
+fn slice_ports(ports: &[TargetPort<'_>], numbers: &[Option<Port>]) -> Arc<[SlicePort]> {
     let all = ports.iter().zip(numbers);
     all.filter_map(|(TargetPort { name, protocol, .. }, number)| {
         number.map(|port| SlicePort { name: (*name).into(), protocol: *protocol, port })
