@@ -41,7 +41,7 @@ pub fn service_rows(store: &Store, name: &ServiceName, family: Family, context: 
         let lists = Lists::new(service, port, name, usable);
         for (frontend, kind) in offered {
             let sources = allowed.clone().filter(|_| kind == FrontendKind::LoadBalancer);
-            rows.push(Row::Frontend(frontend, lists.forwarding(service, kind, sources)));
+            rows.push(Row::Frontend(frontend, lists.forwarding(service, kind, sources).into()));
             if let (FrontendKind::ClusterIp, FrontendAddress::Ip(address)) = (kind, frontend.address) {
                 rows.push(Row::ClusterIp(address, name.clone()));
             }

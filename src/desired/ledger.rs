@@ -2,6 +2,7 @@
 //! backend has acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 
 use super::row::{Choice, Owner, Row, RowKey};
@@ -14,17 +15,17 @@ use crate::policy::endpoints::Target;
 pub struct Ledger {
     family: Family,
     desired: HashMap<Owner, Arc<[Row]>>,
-    applied: HashMap<Owner, Arc<[Row]>>,
     /// Who has the row with this key.
     holders: HashMap<RowKey, Owner>,
     /// Who else claims a key, waiting for the holder to let go.
     waiting: BTreeMap<RowKey, BTreeSet<Owner>>,
     /// The keys for which an owner waits.
     lost: HashMap<Owner, Vec<RowKey>>,
-    /// Owners whose desired and applied rows may differ.
-    pending: BTreeSet<Owner>,
-    /// Owners that differ and are left out of plans for now; few.
-    aside: BTreeSet<Owner>,
+    /// Owners whose desired and applied rows may differ, with what is applied. Of all others it is what is
+    /// desired.
+    pending: BTreeMap<Owner, Arc<[Row]>>,
+    /// The same for owners that are left out of plans for now; few.
+    aside: BTreeMap<Owner, Arc<[Row]>>,
     /// Rows that the last plan takes away from owners set aside, who still have them installed.
     taken: Vec<(Owner, RowKey)>,
 }
@@ -61,12 +62,11 @@ impl Ledger {
         Self {
             family,
             desired: HashMap::new(),
-            applied: HashMap::new(),
             holders: HashMap::new(),
             waiting: BTreeMap::new(),
             lost: HashMap::new(),
-            pending: BTreeSet::new(),
-            aside: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            aside: BTreeMap::new(),
             taken: Vec::new(),
         }
     }
@@ -78,20 +78,16 @@ impl Ledger {
         for (owner, row) in rows {
             by_owner.entry(owner).or_default().push(row);
         }
-        self.pending.extend(self.applied.keys().chain(self.desired.keys()).cloned());
-        self.pending.extend(by_owner.keys().cloned());
-        self.applied = by_owner
-            .into_iter()
-            .map(|(owner, mut rows)| {
-                rows.sort_by_key(Row::key);
-                (owner, rows.into())
-            })
-            .collect();
-        let owners: Vec<Owner> = self.desired.keys().cloned().collect();
-        for owner in owners {
-            if let Some(rows) = self.desired.get(&owner) {
-                let arranged = self.arranged(&owner, rows.to_vec());
-                self.desired.insert(owner, arranged);
+        let known = mem::take(&mut self.pending).into_keys().chain(mem::take(&mut self.aside).into_keys());
+        let known = known.chain(self.desired.keys().cloned()).map(|owner| (owner, Arc::default()));
+        self.pending = known.collect();
+        self.pending.extend(by_owner.into_iter().map(|(owner, mut rows)| {
+            rows.sort_by_key(Row::key);
+            (owner, rows.into())
+        }));
+        for (owner, rows) in &mut self.desired {
+            if let Some(installed) = self.pending.get(owner) {
+                *rows = arranged(installed, rows.to_vec());
             }
         }
     }
@@ -112,13 +108,12 @@ impl Ledger {
                 granted.push(row);
             }
         }
-        let granted = self.arranged(owner, granted);
+        let granted = arranged(self.take_up(owner.clone()), granted);
         if granted.is_empty() {
             self.desired.remove(owner);
         } else {
             self.desired.insert(owner.clone(), granted);
         }
-        self.take_up(owner.clone());
         proposed
     }
 
@@ -132,14 +127,13 @@ impl Ledger {
     #[must_use]
     pub fn plan(&mut self) -> Plan {
         let mut changes = Vec::new();
-        for owner in &self.pending {
-            let rows = |of: &HashMap<Owner, Arc<[Row]>>| of.get(owner).cloned().unwrap_or_default();
-            let (before, after) = (rows(&self.applied), rows(&self.desired));
-            if Arc::ptr_eq(&before, &after) {
+        for (owner, before) in &self.pending {
+            let after = self.rows(owner);
+            if Arc::ptr_eq(before, &after) {
                 continue;
             }
             merge(
-                RowRef::all(&before),
+                RowRef::all(before),
                 RowRef::all(&after),
                 |row| row.key(),
                 |before, after| {
@@ -158,8 +152,7 @@ impl Ledger {
         self.taken.clear();
         for change in changes.iter_mut().filter(|change| change.before.is_none() && !self.aside.is_empty()) {
             let Some(key) = change.after.as_ref().map(|row| row.key()) else { continue };
-            let installed = self.aside.iter().find_map(|owner| {
-                let rows = self.applied.get(owner)?;
+            let installed = self.aside.iter().find_map(|(owner, rows)| {
                 let at = rows.binary_search_by_key(&key, Row::key).ok()?;
                 Some((owner.clone(), RowRef::all(rows).nth(at)))
             });
@@ -173,36 +166,36 @@ impl Ledger {
     /// Whether the owner's rows are in the next plan, as far as they differ: it is not set aside.
     #[must_use]
     pub fn is_planned(&self, owner: &Owner) -> bool {
-        self.pending.contains(owner)
+        self.pending.contains_key(owner)
     }
 
     /// The plan was carried out completely: what was desired is applied.
     pub fn commit(&mut self) {
-        for (owner, key) in std::mem::take(&mut self.taken) {
-            if let Some(rows) = self.applied.get_mut(&owner) {
+        for (owner, key) in mem::take(&mut self.taken) {
+            if let Some(rows) = self.aside.get_mut(&owner) {
                 *rows = rows.iter().filter(|row| row.key() != key).cloned().collect();
             }
         }
-        for owner in std::mem::take(&mut self.pending) {
-            match self.desired.get(&owner) {
-                Some(rows) => self.applied.insert(owner, rows.clone()),
-                None => self.applied.remove(&owner),
-            };
-        }
+        self.pending.clear();
     }
 
     /// Leaves the owner out of the following plans, as it is installed, until it is proposed or
     /// [`Self::take_up`] again: its rows are what the backend refuses.
     pub fn set_aside(&mut self, owner: &Owner) {
-        if self.pending.remove(owner) {
-            self.aside.insert(owner.clone());
+        if let Some((owner, applied)) = self.pending.remove_entry(owner) {
+            self.aside.insert(owner, applied);
         }
     }
 
-    /// Puts an owner that was set aside back into the next plan.
-    pub fn take_up(&mut self, owner: Owner) {
-        self.aside.remove(&owner);
-        self.pending.insert(owner);
+    /// Puts an owner into the next plan, also one that was set aside; returns what is applied of it.
+    pub fn take_up(&mut self, owner: Owner) -> &Arc<[Row]> {
+        let aside = self.aside.remove(&owner);
+        let applied = aside.unwrap_or_else(|| self.rows(&owner));
+        self.pending.entry(owner).or_insert(applied)
+    }
+
+    fn rows(&self, owner: &Owner) -> Arc<[Row]> {
+        self.desired.get(owner).cloned().unwrap_or_default()
     }
 
     /// The rows that `owner` should have.
@@ -227,7 +220,7 @@ impl Ledger {
                 }
             }
         }
-        let held = self.desired.get(owner).cloned().unwrap_or_default();
+        let held = self.rows(owner);
         let mut freed = Vec::new();
         let claims = rows.iter().map(Row::key);
         merge(held.iter().map(Row::key), claims, |key| *key, |old, _| freed.extend(old));
@@ -279,36 +272,34 @@ impl Ledger {
         self.waiting.entry(key).or_default().insert(owner.clone());
         self.lost.entry(owner.clone()).or_default().push(key);
     }
+}
 
-    /// The rows with every endpoint list in the order that moves as little as possible against what is
-    /// applied.
-    fn arranged(&self, owner: &Owner, mut rows: Vec<Row>) -> Arc<[Row]> {
-        let installed = self.applied.get(owner).cloned().unwrap_or_default();
-        // The frontends of one ServicePort share one list, before and after: arranged once.
-        let mut last: Option<Arranged> = None;
-        let mut arrange_one = |old: &Choice, new: &mut Choice| {
-            let (Choice::Endpoints(old), Choice::Endpoints(new)) = (old, new) else { return };
-            let known =
-                last.take().filter(|last| Arc::ptr_eq(&last.old, old) && Arc::ptr_eq(&last.wanted, new));
-            let arranged = known.unwrap_or_else(|| Arranged {
-                old: old.clone(),
-                wanted: new.clone(),
-                result: arrange(old, new),
-            });
-            *new = arranged.result.clone();
-            last = Some(arranged);
-        };
-        for row in &mut rows {
-            let position = installed.binary_search_by_key(&row.key(), Row::key);
-            let (Row::Frontend(_, new), Ok(position)) = (row, position) else { continue };
-            let Row::Frontend(_, old) = &installed[position] else { continue };
-            arrange_one(&old.to, &mut new.to);
-            if let (Some(old), Some(new)) = (&old.from_outside, &mut new.from_outside) {
-                arrange_one(old, new);
-            }
+/// The rows with every endpoint list in the order that moves as little as possible against what is
+/// applied.
+fn arranged(installed: &Arc<[Row]>, mut rows: Vec<Row>) -> Arc<[Row]> {
+    // The frontends of one ServicePort share one list, before and after: arranged once.
+    let mut last: Option<Arranged> = None;
+    let mut arrange_one = |old: &Choice, new: &mut Choice| {
+        let (Choice::Endpoints(old), Choice::Endpoints(new)) = (old, new) else { return };
+        let known = last.take().filter(|last| Arc::ptr_eq(&last.old, old) && Arc::ptr_eq(&last.wanted, new));
+        let arranged = known.unwrap_or_else(|| Arranged {
+            old: old.clone(),
+            wanted: new.clone(),
+            result: arrange(old, new),
+        });
+        *new = arranged.result.clone();
+        last = Some(arranged);
+    };
+    for row in &mut rows {
+        let position = installed.binary_search_by_key(&row.key(), Row::key);
+        let (Row::Frontend(_, new), Ok(position)) = (row, position) else { continue };
+        let Row::Frontend(_, old) = &installed[position] else { continue };
+        arrange_one(&old.to, &mut new.to);
+        if let (Some(old), Some(new)) = (&old.from_outside, &mut new.from_outside) {
+            arrange_one(old, new);
         }
-        if rows == *installed { installed } else { rows.into() }
     }
+    if rows == **installed { installed.clone() } else { rows.into() }
 }
 
 /// A list that was arranged.

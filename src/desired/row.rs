@@ -22,7 +22,7 @@ pub enum Row {
     /// An endpoint on this node that Services lead to: masqueraded when it calls itself.
     Hairpin(IpAddr),
     /// What happens to a new connection to this frontend.
-    Frontend(Frontend, Forwarding),
+    Frontend(Frontend, Box<Forwarding>),
 }
 
 /// What a row is about; two rows with one key cannot both hold.

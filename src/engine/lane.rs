@@ -101,7 +101,7 @@ impl Lane {
             return Ok(());
         }
         let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
-        due.collect::<Vec<_>>().into_iter().for_each(|owner| self.ledger.take_up(owner));
+        due.collect::<Vec<_>>().into_iter().for_each(|owner| _ = self.ledger.take_up(owner));
         for attempt in 0.. {
             match self.write(backend, now) {
                 Ok(receipt) => {

@@ -161,7 +161,7 @@ pub fn nodeport_row(number: u16, service: &str, to: &str) -> Row {
         allowed_sources: None,
         affinity: None,
     };
-    Row::Frontend(frontend, forwarding)
+    Row::Frontend(frontend, forwarding.into())
 }
 
 /// The row of a hairpin address.

@@ -69,7 +69,7 @@ impl Scaled {
     /// With so many of its endpoints.
     fn with(&self, count: usize) -> Row {
         let to = Choice::Endpoints(Arc::from(&self.to.to.targets()[..count]));
-        Row::Frontend(self.frontend, Forwarding { to, ..self.to.clone() })
+        Row::Frontend(self.frontend, Forwarding { to, ..self.to.clone() }.into())
     }
 }
 
@@ -83,7 +83,7 @@ fn scale(config: &Config, scaling: Duration) -> usize {
                 && to.to.targets().len() == 5
             {
                 let (frontend, to) = (*frontend, to.clone());
-                frontends.push(Scaled { family, owner, frontend, to, row: row.into() });
+                frontends.push(Scaled { family, owner, frontend, to: *to, row: row.into() });
             }
         }
     }

@@ -152,7 +152,7 @@ fn whole_row(
     let allowed_sources = allowed_sources(found);
     let forwarding =
         Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources, affinity };
-    let row = Row::Frontend(frontend, forwarding);
+    let row = Row::Frontend(frontend, forwarding.into());
     let mut expected = Vec::with_capacity(found.len());
     elements(&row, &mut expected);
     (expected == found).then_some((owner, row))

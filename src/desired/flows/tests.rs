@@ -18,7 +18,7 @@ fn row(text: &str) -> Row {
         from_outside: None,
         allowed_sources: None,
     };
-    Row::Frontend(frontend(text), forwarding)
+    Row::Frontend(frontend(text), forwarding.into())
 }
 
 /// A Service with port `dns` (UDP, 53) and these endpoints on 8053.
