@@ -31,10 +31,13 @@ pub(super) struct Folder {
     metrics: Metrics,
     files: HashMap<FileName, File>,
     objects: HashMap<ItemKey, Claim>,
+    spares: Spares,
+    /// Hashes of what has been said about files, few of which have given cause.
+    said: HashMap<FileName, Box<[u64]>>,
     stand_in: StandIn,
 }
 
-/// What is remembered of a file.
+/// What is remembered of a file. There may be a hundred thousand of them.
 #[derive(Debug, Default)]
 struct File {
     /// Hash of the content that was read last, good or bad.
@@ -45,10 +48,6 @@ struct File {
     good: bool,
     /// What it defines.
     keys: Box<[ItemKey]>,
-    /// What it defines and another file has in force.
-    spares: BTreeMap<ItemKey, Definition>,
-    /// Hashes of what has been said about it.
-    said: Box<[u64]>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,14 +65,12 @@ struct Claim {
     owner: Option<FileName>,
     /// Hash of what the store has; [`NOT_OURS`] for nothing.
     stored: u64,
-    /// Who else defines it.
-    rivals: Vec<FileName>,
 }
 
 impl Folder {
     pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
-        let (files, objects, stand_in) = (HashMap::new(), HashMap::new(), StandIn::default());
-        Self { dir, context, metrics, files, objects, stand_in }
+        let (files, objects, spares, said, stand_in) = Default::default();
+        Self { dir, context, metrics, files, objects, spares, said, stand_in }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -125,6 +122,7 @@ impl Folder {
             match found {
                 Found::Same => {}
                 Found::Nothing => {
+                    self.said.remove(&name);
                     if let Some(file) = self.files.remove(&name) {
                         self.release(&name, &file.keys, &HashSet::new(), &mut released);
                     }
@@ -157,12 +155,11 @@ impl Folder {
         if !file.keys.is_empty() {
             let now: HashSet<&ItemKey> = keys.iter().collect();
             self.release(name, &file.keys, &now, released);
-            file.spares.retain(|key, _| now.contains(key));
         }
         if file.state != State::Good {
             info!("manifest {}: can be used again", self.dir.join(&**name).display());
         }
-        file.said = self.say(name, parsed, &file.said);
+        self.say(name, parsed);
         (file.content, file.state, file.good, file.keys) = (content, State::Good, true, keys);
         self.files.insert(Arc::clone(name), file);
     }
@@ -194,7 +191,7 @@ impl Folder {
                 claim.owner = None;
                 released.push(key.clone());
             } else {
-                claim.rivals.retain(|rival| rival != name);
+                self.spares.remove(key, name);
             }
         }
     }
@@ -204,7 +201,7 @@ impl Folder {
         let claim = self.objects.entry(definition.key.clone()).or_default();
         match &claim.owner {
             Some(owner) if owner != name => {
-                if !claim.rivals.contains(name) {
+                if !self.spares.has(&definition.key, name) {
                     self.metrics.manifest_errors.inc();
                     let (owner, rival) = (self.dir.join(&**owner), self.dir.join(&**name));
                     warn!(
@@ -213,21 +210,13 @@ impl Folder {
                         owner.display(),
                         rival.display()
                     );
-                    claim.rivals.push(Arc::clone(name));
                 }
-                if let Some(file) = self.files.get_mut(name) {
-                    file.spares.insert(definition.key.clone(), definition);
-                }
+                self.spares.insert(name, definition);
             }
             _ => {
                 claim.owner = Some(Arc::clone(name));
                 // it may have stood back until now
-                if !claim.rivals.is_empty() {
-                    claim.rivals.retain(|rival| rival != name);
-                    if let Some(file) = self.files.get_mut(name) {
-                        file.spares.remove(&definition.key);
-                    }
-                }
+                self.spares.remove(&definition.key, name);
                 updates.extend(store(claim, definition, &mut self.stand_in));
             }
         }
@@ -239,22 +228,19 @@ impl Folder {
         if claim.owner.is_some() {
             return;
         }
-        let Some(heir) = claim.rivals.iter().min().cloned() else {
+        let Some((heir, definition)) = self.spares.take_first(&key) else {
             let stored = self.objects.remove(&key).is_some_and(|claim| claim.stored != NOT_OURS);
             updates.extend(if stored { tell(key, None, &mut self.stand_in) } else { None });
             return;
         };
-        claim.rivals.retain(|rival| *rival != heir);
-        let spare = self.files.get_mut(&heir).and_then(|file| file.spares.remove(&key));
-        info!("{} is taken from {} now", key, self.dir.join(&*heir).display());
+        info!("{key} is taken from {} now", self.dir.join(&*heir).display());
         claim.owner = Some(heir);
-        if let Some(definition) = spare {
-            updates.extend(store(claim, definition, &mut self.stand_in));
-        }
+        updates.extend(store(claim, definition, &mut self.stand_in));
     }
 
-    /// Warns of what cannot be used, once; returns the hashes of all of it.
-    fn say(&self, name: &FileName, parsed: &Parsed, said: &[u64]) -> Box<[u64]> {
+    /// Warns of what cannot be used, once.
+    fn say(&mut self, name: &FileName, parsed: &Parsed) {
+        let said = self.said.remove(name).unwrap_or_default();
         let path = self.dir.join(&**name);
         for kind in &parsed.skipped {
             debug!("manifest {}: objects of kind {kind} mean nothing to shunt", path.display());
@@ -275,7 +261,45 @@ impl Folder {
                 warn!("{} is defined twice in {}: the first one counts", key, path.display());
             }
         }
-        hashes.into()
+        if !hashes.is_empty() {
+            self.said.insert(Arc::clone(name), hashes.into());
+        }
+    }
+}
+
+/// What files define that another one has in force. Few files do.
+#[derive(Debug, Default)]
+struct Spares(BTreeMap<ItemKey, BTreeMap<FileName, Definition>>);
+
+impl Spares {
+    fn has(&self, key: &ItemKey, file: &FileName) -> bool {
+        self.0.get(key).is_some_and(|files| files.contains_key(file))
+    }
+
+    fn insert(&mut self, file: &FileName, definition: Definition) {
+        self.0.entry(definition.key.clone()).or_default().insert(Arc::clone(file), definition);
+    }
+
+    fn remove(&mut self, key: &ItemKey, file: &FileName) {
+        self.take(key, |files| files.remove_entry(file));
+    }
+
+    /// Takes out the one whose turn it is when the object's owner goes.
+    fn take_first(&mut self, key: &ItemKey) -> Option<(FileName, Definition)> {
+        self.take(key, BTreeMap::pop_first)
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &ItemKey,
+        take: impl FnOnce(&mut BTreeMap<FileName, Definition>) -> Option<T>,
+    ) -> Option<T> {
+        let files = self.0.get_mut(key)?;
+        let taken = take(files);
+        if files.is_empty() {
+            self.0.remove(key);
+        }
+        taken
     }
 }
 
