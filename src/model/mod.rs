@@ -9,7 +9,7 @@ pub mod store;
 pub mod update;
 
 pub use addr::{Family, Port, Protocol};
-pub use endpoint::{Endpoint, EndpointSlice, NodeHint, SlicePort};
+pub use endpoint::{Endpoint, EndpointSlice, Endpoints, NodeHint, SlicePort};
 pub use name::{NodeName, ObjectName, ServiceName, SharedStr, Zone};
 pub use node::{LocalAddress, Node};
 pub use service::{Service, ServicePort, TrafficPolicy};

@@ -1,6 +1,7 @@
 //! Which endpoints of a ServicePort are used on this node.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use super::topology::Topology;
@@ -51,7 +52,7 @@ impl Usable {
         zone: Option<&Zone>,
     ) -> Self {
         let candidates = candidates(slices.filter(|slice| slice.family == family), port);
-        let ready = candidates.values().copied().filter(|endpoint| endpoint.ready);
+        let ready = candidates.values().filter(|endpoint| endpoint.ready);
         let topology = Topology::decide(&ready, zone);
         let pick = |admit: &dyn Fn(&Endpoint) -> bool| -> Vec<Target> {
             let admitted = candidates.iter().filter(|(_, endpoint)| admit(endpoint));
@@ -88,16 +89,19 @@ pub fn serving<'s>(
 fn candidates<'s>(
     slices: impl Iterator<Item = &'s EndpointSlice>,
     port: &ServicePort,
-) -> BTreeMap<(IpAddr, Port), &'s Endpoint> {
-    let mut candidates: BTreeMap<(IpAddr, Port), &Endpoint> = BTreeMap::new();
+) -> BTreeMap<(IpAddr, Port), Endpoint> {
+    let mut candidates: BTreeMap<(IpAddr, Port), Endpoint> = BTreeMap::new();
     for slice in slices {
         let offered = slice.ports.iter().filter(|p| *p.name == *port.name && p.protocol == port.protocol);
         for number in offered.map(|p| p.port) {
-            for endpoint in &slice.endpoints {
+            for endpoint in slice.endpoints.iter() {
                 let rank = |e: &Endpoint| (e.ready, e.serving);
-                let known = candidates.entry((endpoint.address, number)).or_insert(endpoint);
-                if rank(endpoint) > rank(known) {
-                    *known = endpoint;
+                match candidates.entry((endpoint.address, number)) {
+                    Entry::Vacant(entry) => _ = entry.insert(endpoint),
+                    Entry::Occupied(mut entry) if rank(&endpoint) > rank(entry.get()) => {
+                        entry.insert(endpoint);
+                    }
+                    Entry::Occupied(_) => {}
                 }
             }
         }

@@ -34,7 +34,7 @@ pub fn health_port<'s>(
     let count = |family: Family| {
         let served = service.cluster_ips.iter().any(|ip| Family::of(ip) == family);
         let slices = slices.clone().filter(|slice| served && slice.family == family).filter(offered);
-        let ready = slices.flat_map(|slice| &slice.endpoints).filter(|e| e.local && e.ready);
+        let ready = slices.flat_map(|slice| slice.endpoints.iter()).filter(|e| e.local && e.ready);
         ready.map(|endpoint| endpoint.address).collect::<BTreeSet<IpAddr>>().len()
     };
     let local_endpoints = Family::ALL.map(count).into_iter().max().unwrap_or_default();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::desired::{Choice, Forwarding, Masquerade, Row, ServicePortName};
 use crate::model::{
-    Endpoint, EndpointSlice, Family, Node, NodeHint, ObjectName, Port, Protocol, Service, ServicePort,
-    SlicePort, TrafficPolicy, Zone,
+    Endpoint, EndpointSlice, Endpoints, Family, Node, NodeHint, ObjectName, Port, Protocol, Service,
+    ServicePort, SlicePort, TrafficPolicy, Zone,
 };
 use crate::policy::endpoints::Target;
 use crate::policy::exposure::{Frontend, FrontendAddress};
@@ -131,10 +131,11 @@ pub fn zones(names: &[&str]) -> Arc<Vec<Zone>> {
 
 /// A slice with one TCP port; its family is that of its first endpoint.
 pub fn slice(port_name: &str, number: u16, endpoints: &[Endpoint]) -> EndpointSlice {
+    let family = endpoints.first().map_or(Family::V4, |e| Family::of(&e.address));
     EndpointSlice {
-        family: endpoints.first().map_or(Family::V4, |e| Family::of(&e.address)),
+        family,
         ports: Arc::new([SlicePort { name: port_name.into(), protocol: Protocol::Tcp, port: port(number) }]),
-        endpoints: endpoints.into(),
+        endpoints: Endpoints::new(family, endpoints.iter().cloned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Context, Converted, HEADLESS, Report, label};
 use crate::model::{
-    Endpoint, EndpointSlice, Family, Key, Kind, NodeHint, Object, ObjectName, SlicePort, Zone,
+    Endpoint, EndpointSlice, Endpoints, Family, Key, Kind, NodeHint, Object, ObjectName, SlicePort, Zone,
 };
 use crate::source::field::{Field, List};
 use crate::source::objects::{self, EndpointPort, Hints, SubsetAddress};
@@ -68,8 +68,7 @@ impl Context {
                 self.subset_addresses(&mut report, addresses, ready, path, &mut all);
             }
             for family in Family::ALL {
-                let of_family = |endpoint: &&Endpoint| Family::of(&endpoint.address) == family;
-                let endpoints: Box<[_]> = all.iter().filter(of_family).cloned().collect();
+                let endpoints = Endpoints::new(family, all.iter().cloned());
                 if !endpoints.is_empty() {
                     slices.push(EndpointSlice { family, ports: ports.clone(), endpoints });
                 }
@@ -83,14 +82,14 @@ impl Context {
         report: &mut Report<'_>,
         given: &List<objects::Endpoint>,
         family: Family,
-    ) -> Box<[Endpoint]> {
+    ) -> Endpoints {
         let given = report.elements(given, format_args!("endpoints"));
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(given.len());
         for (index, given) in given {
             let before = endpoints.last().and_then(|endpoint| endpoint.zone_hints.clone());
             endpoints.extend(self.endpoint(report, given, index, family, before));
         }
-        endpoints.into()
+        Endpoints::new(family, endpoints)
     }
 
     /// One endpoint. `before` are the zone hints of the one before it, which are mostly the same.

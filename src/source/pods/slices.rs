@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Pod, Selection, Target, TargetPort};
-use crate::model::{Endpoint, EndpointSlice, Family, NodeHint, Port, SlicePort};
+use crate::model::{Endpoint, EndpointSlice, Endpoints, Family, NodeHint, Port, SlicePort};
 
 /// A slice for each family and each set of port numbers that Pods have in common: a named target port may
 /// lead to different numbers. A port whose name a Pod does not have is left out for that Pod; a Pod
@@ -27,7 +27,7 @@ pub(super) fn slices<'a>(selection: &Selection, pods: impl Iterator<Item = &'a P
     let slices = groups.into_iter().map(|((numbers, family), endpoints)| EndpointSlice {
         family,
         ports: slice_ports(&ports, &numbers),
-        endpoints: endpoints.into(),
+        endpoints: Endpoints::new(family, endpoints),
     });
     slices.collect()
 }
