@@ -50,6 +50,9 @@ use crate::model::{Kind, Object, Update};
 
 /// How often a folder that is there is checked to be the same one.
 const LOOK: Duration = Duration::from_secs(1);
+/// How many files are read before what they hold is taken in, so that little memory is in use at a time
+/// that is not kept.
+const PART: usize = 1024;
 /// How often a folder that has gone away is looked for.
 const LOOK_FOR: Duration = Duration::from_millis(200);
 
@@ -117,14 +120,24 @@ impl Manifests {
     ///
     /// If the directory cannot be listed. A file that cannot be used is no error.
     pub fn initial(&mut self) -> Result<Vec<Update>, Error> {
-        let names = names(&self.dir).map_err(|error| Error::new(&self.dir, error))?;
-        let loaded = self.load(names);
+        let mut names = names(&self.dir).map_err(|error| Error::new(&self.dir, error))?.into_iter();
         let mut lists: [Vec<Object>; Kind::ALL.len()] = Default::default();
-        for update in self.folder.apply(loaded) {
-            if let Update::Set(object) = update {
-                lists[place(definition::kind(&definition::key(&object)))].push(object);
+        let mut list = |updates: Vec<Update>| {
+            for update in updates {
+                if let Update::Set(object) = update {
+                    lists[place(definition::kind(&definition::key(&object)))].push(object);
+                }
             }
+        };
+        loop {
+            let part: BTreeSet<_> = names.by_ref().take(PART).collect();
+            if part.is_empty() {
+                break;
+            }
+            let loaded = self.load(part);
+            list(self.folder.take_in(loaded));
         }
+        list(self.folder.settle());
         let list = |kind| Update::Reset(kind, mem::take(&mut lists[place(kind)]));
         Ok(Kind::ALL.map(list).into())
     }

@@ -115,6 +115,13 @@ impl Folder {
     /// Takes in files as they stand now, in the order of their names, and returns what changes for the
     /// store. An object that looks as before is not among it.
     pub(super) fn apply(&mut self, loaded: Vec<Loaded>) -> Vec<Update> {
+        let mut updates = self.take_in(loaded);
+        updates.append(&mut self.settle());
+        updates
+    }
+
+    /// The same in parts: what Pods make for Services comes with [`Folder::settle`] at the end.
+    pub(super) fn take_in(&mut self, loaded: Vec<Loaded>) -> Vec<Update> {
         let mut updates = Vec::with_capacity(loaded.len());
         let mut fresh = Vec::with_capacity(loaded.len());
         let mut released = Vec::new();
@@ -143,8 +150,12 @@ impl Folder {
         for key in released {
             self.succeed(key, &mut updates);
         }
-        updates.append(&mut self.stand_in.settle());
         updates
+    }
+
+    /// What Pods make for Services, as far as that has changed.
+    pub(super) fn settle(&mut self) -> Vec<Update> {
+        self.stand_in.settle()
     }
 
     /// Remembers what a file defines now, and releases what it no longer does.
