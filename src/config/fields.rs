@@ -20,11 +20,23 @@ pub(super) struct Section<'a> {
     fields: Vec<Field>,
     /// Every name that was asked for.
     known: Vec<&'static str>,
+    /// The paths of all fields that were asked for, with those of the sections inside.
+    paths: Vec<String>,
     /// Whether kube-proxy would use this section; where it would not, nothing is lost and nobody warned.
     in_force: bool,
     warnings: Vec<Warning>,
     /// Where the fields that say something were written, by their paths.
     origins: BTreeMap<String, Origin>,
+}
+
+/// What is known of a section when it was read.
+pub(super) struct Read {
+    /// In the order in which the fields were asked for.
+    pub warnings: Vec<Warning>,
+    /// Where each field that says something was written.
+    pub origins: BTreeMap<String, Origin>,
+    /// The path of every field that it can have.
+    pub paths: Vec<String>,
 }
 
 impl<'a> Section<'a> {
@@ -35,6 +47,7 @@ impl<'a> Section<'a> {
             prefix: String::new(),
             fields,
             known: Vec::new(),
+            paths: Vec::new(),
             in_force: true,
             warnings: Vec::new(),
             origins: BTreeMap::new(),
@@ -60,9 +73,10 @@ impl<'a> Section<'a> {
         section.prefix = format!("{}{name}.", self.prefix);
         section.in_force = self.in_force;
         let result = read(&mut section)?;
-        let (warnings, origins) = section.finish()?;
-        self.warnings.extend(warnings);
-        self.origins.extend(origins);
+        let read = section.finish()?;
+        self.warnings.extend(read.warnings);
+        self.origins.extend(read.origins);
+        self.paths.extend(read.paths);
         Ok(result)
     }
 
@@ -176,13 +190,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Ends the reading: the warnings, in the order in which the fields were asked for, and where each
-    /// field that says something was written.
+    /// Ends the reading.
     ///
     /// # Errors
     /// A field that nobody asked for.
-    pub fn finish(self) -> Result<(Vec<Warning>, BTreeMap<String, Origin>), ConfigError> {
-        let Some(field) = self.fields.first() else { return Ok((self.warnings, self.origins)) };
+    pub fn finish(self) -> Result<Read, ConfigError> {
+        let Some(field) = self.fields.first() else {
+            return Ok(Read { warnings: self.warnings, origins: self.origins, paths: self.paths });
+        };
         let spelled = self.known.iter().find(|known| known.eq_ignore_ascii_case(&field.name));
         let hint = spelled.map_or_else(
             || format!("remove it, or use one of {}", self.known.join(", ")),
@@ -195,6 +210,7 @@ impl<'a> Section<'a> {
     /// Takes the field `name` out, unless it is null.
     fn take(&mut self, name: &'static str) -> Option<Node> {
         self.known.push(name);
+        self.paths.push(format!("{}{name}", self.prefix));
         let index = self.fields.iter().position(|field| field.name == name)?;
         Some(self.fields.remove(index).node).filter(|node| !matches!(node.value, Value::Null))
     }

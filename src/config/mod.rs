@@ -177,11 +177,15 @@ pub fn parse(text: &str, path: &Path, given: &[Given]) -> Result<Loaded, ConfigE
 
 fn read(path: Option<&Path>, mut fields: Vec<Field>, given: &[Given]) -> Result<Loaded, ConfigError> {
     let mut warnings = flags::lay_over(&mut fields, given);
+    let (config, read) = decode(path, fields)?;
+    warnings.extend(read.warnings);
+    Ok(Loaded { config, warnings, origins: read.origins })
+}
+
+fn decode(path: Option<&Path>, fields: Vec<Field>) -> Result<(Config, fields::Read), ConfigError> {
     let mut whole = fields::Section::whole(path, fields);
     let config = kube_proxy::read(&mut whole)?;
-    let (unhonoured, origins) = whole.finish()?;
-    warnings.extend(unhonoured);
-    Ok(Loaded { config, warnings, origins })
+    Ok((config, whole.finish()?))
 }
 
 /// A proxy mode. What kube-proxy calls iptables and ipvs is nftables here.

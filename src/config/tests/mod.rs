@@ -1,5 +1,6 @@
 //! Files in, configurations, warnings and errors out.
 
+mod documented;
 mod errors;
 mod flags;
 mod show;
