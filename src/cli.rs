@@ -37,7 +37,8 @@ pub use kube_proxy::{KubeProxyFlags, arguments};
 pub struct Options {
     /// How much to log, from 0 to 10
     ///
-    /// Up to 3: what changes. 4 and 5: each sync. From 6 on: each element.
+    /// 0 and 1: what happens to this node. 2 and 3: also which Services each sync changes.
+    /// 4 and 5: each sync with its plan. From 6 on: each transaction.
     /// Without it logging.verbosity of the configuration counts, else 0.
     /// RUST_LOG, such as `shunt=debug,kube=warn`, wins over both.
     #[arg(short, long = "v", global = true, display_order = 900, verbatim_doc_comment, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=10))]
@@ -52,7 +53,8 @@ pub struct Options {
 pub fn log_filter(verbosity: u32) -> &'static str {
     match verbosity {
         // kube reports every failed request of its own accord; ours says it once.
-        0..=3 => "info,kube_client=off",
+        0..=1 => "info,kube_client=off",
+        2..=3 => "info,kube_client=off,shunt::changes=debug",
         4..=5 => "debug",
         _ => "trace",
     }

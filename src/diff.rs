@@ -2,6 +2,7 @@
 //! repair. PURE.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -109,7 +110,22 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// Whose rows change, in a few words: `Service shop/api, Service shop/web and 7 others`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let owners: BTreeSet<&Owner> = self.changes.iter().map(|change| &change.owner).collect();
+        let named: Vec<String> = owners.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+        match owners.len() - named.len() {
+            0 => named.join(", "),
+            1 => format!("{} and 1 other", named.join(", ")),
+            others => format!("{} and {others} others", named.join(", ")),
+        }
+    }
 }
+
+/// How many owners a summary names.
+const MOST_NAMED: usize = 5;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,6 +144,32 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ObjectName;
+
+    #[test]
+    fn a_summary_names_each_owner_once_and_not_too_many() {
+        let change = |n: usize| Change {
+            owner: Owner::Service(ObjectName::new("shop", &format!("s{n}"))),
+            before: None,
+            after: None,
+        };
+        let table: [(&[usize], &str); 4] = [
+            (&[], ""),
+            (&[2, 1, 2], "Service shop/s1, Service shop/s2"),
+            (
+                &[1, 2, 3, 4, 5, 6],
+                "Service shop/s1, Service shop/s2, Service shop/s3, Service shop/s4, Service shop/s5 and 1 other",
+            ),
+            (
+                &[1, 2, 3, 4, 5, 6, 7],
+                "Service shop/s1, Service shop/s2, Service shop/s3, Service shop/s4, Service shop/s5 and 2 others",
+            ),
+        ];
+        for (numbers, expected) in table {
+            let changes = numbers.iter().map(|n| change(*n)).collect();
+            assert_eq!(Plan { family: Family::V4, changes }.summary(), expected);
+        }
+    }
 
     #[test]
     fn merge_reports_exactly_the_differences() {

@@ -10,10 +10,11 @@ use std::thread;
 use anyhow::{Error, anyhow};
 use clap::Parser;
 use hyper::Uri;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
 use shunt::cli::{self, Command, Options, Run, SourceChoice};
-use shunt::config::{self, Config, ConfigError, Loaded, Origin, node_name};
+use shunt::config::{self, Config, ConfigError, Loaded, LogFormat, Origin, node_name};
 use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
         Command::Run(run) if run.write_config_to.is_some() => show(&options, run),
         Command::Run(run) if !run.cleanup => run_until_it_ends(&options, run),
         Command::Run(_) | Command::Cleanup => {
-            start_logging(options.verbosity.unwrap_or_default());
+            start_logging(options.verbosity.unwrap_or_default(), LogFormat::Text);
             cleanup()
         }
     };
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(verbosity: u32) {
+fn start_logging(verbosity: u32, format: LogFormat) {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| cli::log_filter(verbosity).to_owned());
@@ -104,9 +105,11 @@ fn start_logging(verbosity: u32) {
         Ok(filter) => (filter, None),
         Err(error) => (Targets::new().with_default(tracing::Level::INFO), Some(error)),
     };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if let Some(error) = wrong {
         warn!("RUST_LOG is ignored: `{wanted}` is no filter such as `shunt=debug,kube=warn`: {error}");
@@ -139,7 +142,7 @@ fn load(options: &Options, run: &Run, text: Option<&str>) -> Result<Loaded, Fail
 /// `shunt config`, and `--write-config-to`.
 fn show(options: &Options, run: &Run) -> Result<(), Failure> {
     let loaded = load(options, run, None)?;
-    start_logging(loaded.config.verbosity);
+    start_logging(loaded.config.verbosity, loaded.config.log_format);
     warn_of(&loaded);
     let yaml = loaded.to_yaml(run.config.as_deref());
     let written = match &run.write_config_to {
@@ -193,6 +196,24 @@ fn start_afresh(text: &str) -> Failure {
     Failure(Exit::Other, anyhow!("shunt cannot start afresh with the changed configuration: {error}"))
 }
 
+/// With fewer files than this shunt cannot start, and what it is built on panics.
+const FEWEST_FILES: u64 = 64;
+
+/// Lets this process open as many files as it may: each connection and health port is one.
+fn allow_files() -> Result<(), Failure> {
+    let wrong = |error| (Exit::Other, anyhow!("the limit of open files cannot be read: {error}"));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(wrong)?;
+    let allowed = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    if allowed >= FEWEST_FILES {
+        return Ok(());
+    }
+    let error = anyhow!(
+        "this process may open only {allowed} files, shunt needs {FEWEST_FILES}: raise `ulimit -n`, or LimitNOFILE= \
+         of the unit"
+    );
+    Err(Failure(Exit::Other, error))
+}
+
 /// What runs, also if its file was replaced on disk; by its name where that is possible, which is then
 /// the name of the process.
 fn this_program() -> PathBuf {
@@ -222,7 +243,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
         (_, None) => None,
     };
     let loaded = load(options, run, text.as_deref())?;
-    start_logging(loaded.config.verbosity);
+    start_logging(loaded.config.verbosity, loaded.config.log_format);
     warn_of(&loaded);
     let watched = watched(options, run, text.unwrap_or_default(), &loaded);
     let config = loaded.config;
@@ -242,6 +263,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
         sysctl::set_oom_score(&config);
         sysctl::set_node(&config);
     }
+    allow_files()?;
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
     let background = Background::new()?;
     background.read_addresses(&events);

@@ -77,7 +77,8 @@ fn the_verbosity_of_the_command_line_wins() {
     let table = [
         ("run", "debug"),
         ("run -v 0", "info,kube_client=off"),
-        ("run --v=2", "info,kube_client=off"),
+        ("run --v=1", "info,kube_client=off"),
+        ("run --v=2", "info,kube_client=off,shunt::changes=debug"),
         ("-v 5 run", "debug"),
         ("run --v 9", "trace"),
     ];

@@ -26,13 +26,8 @@ pub(super) fn client_connection(client: &mut Section<'_>) -> Result<(), ConfigEr
     Ok(())
 }
 
-/// Of `logging`, all but the verbosity.
+/// Of `logging`, all but verbosity and format.
 pub(super) fn logging(logging: &mut Section<'_>) -> Result<(), ConfigError> {
-    let format = |value: &Value| match text(value)?.as_str() {
-        known @ ("" | "text" | "json") => Ok(known.to_owned()),
-        other => Err(format!("must be text or json, not `{other}`")),
-    };
-    logging.unused("format", format, &["", "text"], "is not honoured yet: log lines stay text")?;
     let flush = [Duration::ZERO, Duration::from_secs(5)];
     let unbuffered = "is not honoured: log lines are written at once";
     logging.unused("flushFrequency", flush_frequency, &flush, unbuffered)?;

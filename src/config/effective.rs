@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::flags::OFF;
-use super::{Config, DetectLocal, Mode, NodePortAddresses, duration};
+use super::{Config, DetectLocal, LogFormat, Mode, NodePortAddresses, duration};
 
 impl Mode {
     /// The name in `KubeProxyConfiguration`.
@@ -21,6 +21,16 @@ impl Mode {
     pub const fn in_use(self) -> Self {
         match self {
             Self::Nftables | Self::Userspace | Self::Auto => Self::Nftables,
+        }
+    }
+}
+
+impl LogFormat {
+    /// The name in `KubeProxyConfiguration`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
         }
     }
 }
@@ -92,7 +102,7 @@ impl Config {
             "clientConnection": { "kubeconfig": self.kubeconfig.clone().unwrap_or_default() },
             "healthzBindAddress": address(self.healthz_address),
             "metricsBindAddress": address(self.metrics_address),
-            "logging": { "verbosity": self.verbosity },
+            "logging": { "format": self.log_format.as_str(), "verbosity": self.verbosity },
         })
     }
 }

@@ -12,8 +12,8 @@ use super::error::ConfigError;
 use super::fields::{Section, flag, number, text};
 use super::flags::OFF;
 use super::{
-    Config, DetectLocal, HEALTHZ_PORT, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses, OOM_SCORE,
-    accepted, conntrack, node_name,
+    Config, DetectLocal, HEALTHZ_PORT, LogFormat, MASQUERADE_BIT, METRICS_PORT, Mode, NodePortAddresses,
+    OOM_SCORE, accepted, conntrack, node_name,
 };
 
 /// The longest name of an interface: `IFNAMSIZ` of include/uapi/linux/if.h without the final zero.
@@ -67,10 +67,15 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         accepted::client_connection(client)?;
         Ok(kubeconfig)
     })?;
-    let verbosity = whole.section("logging", |logging| {
+    let (verbosity, log_format) = whole.section("logging", |logging| {
         let verbosity = logging.get("verbosity", number(0, i32::MAX))?;
+        let format = logging.parsed("format", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            other => Err(format!("must be text or json, not `{other}`")),
+        })?;
         accepted::logging(logging)?;
-        Ok(verbosity)
+        Ok((verbosity, format.unwrap_or_default()))
     })?;
     let bind_address = bind_ip(whole)?;
     let [healthz_address, metrics_address] = served(whole, bind_address)?;
@@ -92,6 +97,7 @@ pub(super) fn read(whole: &mut Section<'_>) -> Result<Config, ConfigError> {
         oom_score_adj: oom_score_adj.unwrap_or(OOM_SCORE),
         metrics_address,
         healthz_address,
+        log_format,
         verbosity: verbosity.unwrap_or_default().unsigned_abs(),
         ..Config::default()
     })

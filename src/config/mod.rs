@@ -67,6 +67,8 @@ pub struct Config {
     pub metrics_address: Option<SocketAddr>,
     /// Where /healthz and /livez are served, by default at 0.0.0.0:10256; `None` as above.
     pub healthz_address: Option<SocketAddr>,
+    /// `logging.format`.
+    pub log_format: LogFormat,
     /// `logging.verbosity`, as klog counts: 0 the least, 10 everything.
     pub verbosity: u32,
 }
@@ -106,6 +108,7 @@ impl Default for Config {
             kubeconfig: None,
             metrics_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
             healthz_address: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
+            log_format: LogFormat::default(),
             verbosity: 0,
         }
     }
@@ -198,6 +201,16 @@ pub enum Mode {
     Userspace,
     /// nftables, or userspace where that is impossible.
     Auto,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text, in colours on a terminal.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// `detectLocalMode` with its argument.

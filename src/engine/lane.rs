@@ -17,6 +17,9 @@ use crate::schedule::Retry;
 /// Wait after a failed sync, at first and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// The target of log lines that name what a sync changes: shown from -v 2 on (`cli::log_filter`).
+const CHANGES: &str = "shunt::changes";
+
 /// How many Services may be refused one after the other in one sync: each costs reading everything
 /// again, and an error that hits so many is no single one's.
 const MOST_BLAMED: usize = 8;
@@ -139,6 +142,9 @@ impl Lane {
         }
         let plan = self.ledger.plan();
         let receipt = if unread || !plan.is_empty() {
+            if !unread {
+                debug!(target: CHANGES, family = %self.family, "programming {}", plan.summary());
+            }
             debug!(family = %self.family, changes = plan.changes.len(), "plan:\n{plan}");
             Some(backend.apply(&plan)?)
         } else {

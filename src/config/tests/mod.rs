@@ -188,6 +188,7 @@ fn fields_take_effect() {
         ("nftables: {masqueradeBit: 31}", Config { masquerade_mark: 1 << 31, ..base.clone() }),
         ("hostnameOverride: ' Node-1 '", Config { node_name: Some("node-1".into()), ..base.clone() }),
         ("logging: {verbosity: 4}", Config { verbosity: 4, ..base.clone() }),
+        ("logging: {format: json}", Config { log_format: LogFormat::Json, ..base.clone() }),
         ("detectLocalMode: ClusterCIDR", base.clone()),
         ("detectLocalMode: NodeCIDR", local(DetectLocal::NodeCidr)),
         (

@@ -23,7 +23,6 @@ const WARNED: &[(&str, &[&str])] = &[
     (
         "logging: {format: json, flushFrequency: 1s, vmodule: [{filePattern: a, verbosity: 1}], options: {text: {splitStream: true}, json: {infoBufferSize: 1Ki}}}",
         &[
-            "logging.format",
             "logging.flushFrequency",
             "logging.vmodule",
             "logging.options.text.splitStream",

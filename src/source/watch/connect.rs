@@ -35,7 +35,7 @@ pub enum ConnectError {
     )]
     InCluster(#[source] InClusterError),
     /// The kubeconfig cannot be read, or names things that do not exist.
-    #[error("the kubeconfig {} cannot be used: {source}", path.display())]
+    #[error("the kubeconfig {} cannot be used: {}", path.display(), said(source))]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -90,15 +90,44 @@ async fn from_file(path: &Path) -> Result<Config, ConnectError> {
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }
 
+/// What is wrong, on one line, without quotes in quotes and without the path that stands there already.
+fn said(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(source, _) => source.to_string(),
+        KubeconfigError::Parse(source) => format!("it is no YAML: {}", source.without_snippet()),
+        other => other.to_string().replace("'\"", "`").replace("\"'", "`"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn a_kubeconfig_that_cannot_be_used_is_named() {
-        let missing =
-            connect(Some(Path::new("/nonexistent/kubeconfig")), None).await.err().unwrap().to_string();
-        assert!(missing.starts_with("the kubeconfig /nonexistent/kubeconfig cannot be used:"), "{missing}");
+        let users = "contexts: [{name: x, context: {cluster: c, user: u}}]\nusers: [{name: u}]\n";
+        let authority = "{server: 'https://[::1]:1', certificate-authority: /nonexistent/ca}";
+        let clusters = format!("clusters: [{{name: c, cluster: {authority}}}]");
+        let no_authority = format!("current-context: x\n{users}{clusters}\n");
+        let path = std::env::temp_dir().join(format!("shunt-kubeconfig-{}", std::process::id()));
+        let table = [
+            (None, "No such file or directory (os error 2)"),
+            (Some("a: ["), "it is no YAML: unclosed bracket '[' at line 1, column 4"),
+            (Some("current-context: x\n"), "failed to load current context: x"),
+            (
+                Some(no_authority.as_str()),
+                "failed to load certificate authority: failed to read file `/nonexistent/ca`: No such file or \
+                 directory (os error 2)",
+            ),
+        ];
+        for (text, expected) in table {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let message = connect(Some(&path), None).await.err().unwrap().to_string();
+            assert_eq!(message, format!("the kubeconfig {} cannot be used: {expected}", path.display()));
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]
