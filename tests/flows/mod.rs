@@ -19,6 +19,7 @@ mod ranges;
 mod reload;
 mod restart;
 mod scaling;
+mod settings;
 mod source;
 mod uniform;
 mod updates;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Case> {
         conntrack::CASES,
         kernel::CASES,
         reload::CASES,
+        settings::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -13,79 +13,14 @@ use super::*;
 
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-/// What kubeadm v1.36 stores in the ConfigMap kube-proxy of an untouched dual-stack cluster.
-const KUBEADM: &str = r#"
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-bindAddress: 0.0.0.0
-bindAddressHardFail: false
-clientConnection:
-  acceptContentTypes: ""
-  burst: 0
-  contentType: ""
-  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
-  qps: 0
-clusterCIDR: 10.244.0.0/16,fd00:10:244::/56
-configSyncPeriod: 0s
-conntrack:
-  maxPerCore: null
-  min: null
-  tcpBeLiberal: false
-  tcpCloseWaitTimeout: null
-  tcpEstablishedTimeout: null
-  udpStreamTimeout: 0s
-  udpTimeout: 0s
-detectLocal:
-  bridgeInterface: ""
-  interfaceNamePrefix: ""
-detectLocalMode: ""
-enableProfiling: false
-healthzBindAddress: ""
-hostnameOverride: ""
-iptables:
-  localhostNodePorts: null
-  masqueradeAll: false
-  masqueradeBit: null
-  minSyncPeriod: 0s
-  syncPeriod: 0s
-ipvs:
-  excludeCIDRs: null
-  minSyncPeriod: 0s
-  scheduler: ""
-  strictARP: false
-  syncPeriod: 0s
-  tcpFinTimeout: 0s
-  tcpTimeout: 0s
-  udpTimeout: 0s
-kind: KubeProxyConfiguration
-logging:
-  flushFrequency: 0
-  options:
-    json:
-      infoBufferSize: "0"
-    text:
-      infoBufferSize: "0"
-  verbosity: 0
-metricsBindAddress: ""
-mode: ""
-nftables:
-  masqueradeAll: false
-  masqueradeBit: null
-  minSyncPeriod: 0s
-  syncPeriod: 0s
-nodePortAddresses: null
-oomScoreAdj: null
-portRange: ""
-showHiddenMetricsForVersion: ""
-winkernel:
-  enableDSR: false
-  forwardHealthCheckVip: false
-  networkName: ""
-  rootHnsEndpointName: ""
-  sourceVip: ""
-"#;
+/// config.conf of the ConfigMap kube-proxy, as kubeadm v1.36 stores it in an untouched dual-stack cluster.
+const KUBEADM: &str = include_str!("kubeadm.yaml");
+
+/// The same in a cluster of kind, which kubeadm makes as well.
+const KIND: &str = include_str!("kind.yaml");
 
 /// What kind hands to kubeadm: several documents, of which one is ours.
-const KIND: &str = r#"# made by kind
+const FOR_KUBEADM: &str = r#"# made by kind
 apiVersion: kubeadm.k8s.io/v1beta3
 kind: ClusterConfiguration
 networking:
@@ -137,8 +72,21 @@ fn the_file_of_kubeadm_is_read_without_a_warning() {
 }
 
 #[test]
-fn the_file_of_kind_is_read_and_only_its_own_document_counts() {
+fn the_file_of_kind_is_read_with_a_warning_about_its_mode() {
     let loaded = read(KIND).unwrap();
+    let expected = Config {
+        detect_local: DetectLocal::ClusterCidr(cidrs(&["10.244.0.0/16"])),
+        kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
+        conntrack: Conntrack { max_per_core: 0, ..Conntrack::default() },
+        ..Config::default()
+    };
+    assert_eq!(loaded.config, expected);
+    assert_eq!(warned_fields(&loaded), ["mode"]);
+}
+
+#[test]
+fn of_several_documents_one_counts() {
+    let loaded = read(FOR_KUBEADM).unwrap();
     let conntrack = Conntrack { max_per_core: 0, tcp_established: Duration::ZERO, ..Conntrack::default() };
     assert_eq!(loaded.config, Config { conntrack, ..Config::default() });
     assert_eq!(warned_fields(&loaded), ["clusterCIDR"]);
