@@ -196,6 +196,12 @@ fn start_afresh(text: &str) -> Failure {
     Failure(Exit::Other, anyhow!("shunt cannot start afresh with the changed configuration: {error}"))
 }
 
+/// Sets up node and process; the settings of the node that do not exist yet.
+fn set_up(config: &Config) -> Vec<sysctl::Setting> {
+    sysctl::set_oom_score(config);
+    sysctl::set_node(config)
+}
+
 /// With fewer files than this shunt cannot start, and what it is built on panics.
 const FEWEST_FILES: u64 = 64;
 
@@ -248,7 +254,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let watched = watched(options, run, text.unwrap_or_default(), &loaded);
     let config = loaded.config;
     if run.init_only {
-        sysctl::set_node(&config);
+        sysctl::warn_of_missing(&sysctl::set_node(&config));
         return Ok(None);
     }
     let node_name = node_name::choose(&config).map_err(|error| (Exit::Config, error))?;
@@ -259,10 +265,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
-    if !run.dry_run {
-        sysctl::set_oom_score(&config);
-        sysctl::set_node(&config);
-    }
+    let later = if run.dry_run { Vec::new() } else { set_up(&config) };
     allow_files()?;
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
     let background = Background::new()?;
@@ -270,7 +273,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let choice = run.source(&config);
     let server = start_source(&choice, run.master.clone(), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
-    let lasting = (!run.once && !run.dry_run).then_some((config, shown, watched));
+    let lasting = (!run.once && !run.dry_run).then_some(Lasting { config, shown, watched, later });
     let follow = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
     background.start(&events, lasting, metrics, server.map(|server| (server, context, follow)))?;
     let ended = if run.dry_run {
@@ -333,6 +336,15 @@ fn start_source(
     Ok(Some(server))
 }
 
+/// What a shunt has that does not end by itself.
+struct Lasting {
+    config: Config,
+    shown: health::Shown,
+    watched: Option<Watched>,
+    /// Settings of the node that do not exist yet.
+    later: Vec<sysctl::Setting>,
+}
+
 /// Everything asynchronous, on one thread: signals, the node's addresses, the configuration, HTTP.
 struct Background(tokio::runtime::Runtime);
 
@@ -356,7 +368,7 @@ impl Background {
     fn start(
         self,
         events: &Events,
-        lasting: Option<(Config, health::Shown, Option<Watched>)>,
+        lasting: Option<Lasting>,
         metrics: Metrics,
         api: Option<(watch::Server, convert::Context, watch::Options)>,
     ) -> Result<(), Failure> {
@@ -364,9 +376,10 @@ impl Background {
         let run = move || {
             self.0.block_on(async move {
                 let lasting = async {
-                    if let Some((config, shown, watched)) = lasting {
+                    if let Some(Lasting { config, shown, watched, later }) = lasting {
                         let reload = reload::follow(watched, metrics.clone(), events.clone());
-                        tokio::join!(serve::all(config, metrics.clone(), shown, &events), reload);
+                        let serve = serve::all(config, metrics.clone(), shown, &events);
+                        tokio::join!(serve, reload, sysctl::set_later(later));
                     }
                 };
                 let objects = async {

@@ -26,6 +26,10 @@ const SLOTS: &str = "sys/module/nf_conntrack/parameters/hashsize";
 const OOM: &str = "proc/self/oom_score_adj";
 const ONLINE: &str = "sys/devices/system/cpu/online";
 
+/// When settings that do not exist are tried again, and how often.
+const RETRY: Duration = Duration::from_secs(5);
+const ATTEMPTS: usize = 24;
+
 /// A file of the kernel and the number that should be in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -82,21 +86,52 @@ fn seconds(timeout: Duration) -> i64 {
     i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).clamp(1, i32::MAX.into())
 }
 
-/// Writes what `config` asks of the node, where it is not so already.
-pub fn set_node(config: &Config) {
+/// Writes what `config` asks of the node, where it is not so already. Returns the settings that the
+/// kernel does not have yet: it loads connection tracking with the first rule that needs it.
+#[must_use]
+pub fn set_node(config: &Config) -> Vec<Setting> {
     let root = Path::new("/");
-    let failures: Vec<Failure> = wanted(&config.conntrack, cores(root))
-        .iter()
-        .filter_map(|setting| set(root, setting).err())
-        .collect();
-    if !failures.is_empty() {
-        let list: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    set_all(root, &wanted(&config.conntrack, cores(root)))
+}
+
+/// Writes settings that the kernel did not have, when it has them.
+pub async fn set_later(mut settings: Vec<Setting>) {
+    for _ in 0..ATTEMPTS {
+        if settings.is_empty() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+        settings = set_all(Path::new("/"), &settings);
+    }
+    warn_of_missing(&settings);
+}
+
+/// Says that the kernel does not have these settings.
+pub fn warn_of_missing(settings: &[Setting]) {
+    if !settings.is_empty() {
+        let list: Vec<String> = settings.iter().map(|it| format!("/{} ({})", it.path, it.field)).collect();
+        warn!(
+            "settings of the node that do not exist: {}; nf_conntrack is not loaded (modprobe nf_conntrack), or \
+             /proc and /sys are not mounted here",
+            list.join(", ")
+        );
+    }
+}
+
+/// Writes settings, warns of those that cannot be written, returns those that do not exist.
+fn set_all(root: &Path, settings: &[Setting]) -> Vec<Setting> {
+    let failures = settings.iter().filter_map(|setting| set(root, setting).err());
+    let (missing, refused): (Vec<_>, Vec<_>) =
+        failures.partition(|failure| failure.error.kind() == io::ErrorKind::NotFound);
+    if !refused.is_empty() {
+        let list: Vec<String> = refused.iter().map(ToString::to_string).collect();
         warn!(
             "settings of the node that could not be written: {}; Services work without them. Set them on the host, \
              or by `shunt run --init-only` in a privileged init container; 0 in the configuration leaves a setting alone",
             list.join("; ")
         );
     }
+    missing.into_iter().map(|failure| failure.setting).collect()
 }
 
 /// Tells the kernel how readily it may kill this process when memory runs out.
@@ -129,18 +164,20 @@ impl fmt::Display for Failure {
         if let Some(found) = self.found {
             write!(f, ", is {found}")?;
         }
-        if self.error.kind() == io::ErrorKind::NotFound {
-            write!(f, " (there is no such file: nf_conntrack is not loaded)")
-        } else {
-            write!(f, " ({})", self.error)
-        }
+        write!(f, " ({})", self.error)
     }
 }
 
 /// Writes one setting below `root`, unless it is as it should be.
 fn set(root: &Path, setting: &Setting) -> Result<(), Failure> {
     let file = root.join(setting.path);
-    let found = read(&file).ok();
+    let found = read(&file);
+    if setting.at_least && found.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::PermissionDenied) {
+        // the size of the hash table is root's to know; whoever may not read it may not write it
+        debug!("{}: /{} is not for us to read", setting.field, setting.path);
+        return Ok(());
+    }
+    let found = found.ok();
     let good = |found| if setting.at_least { found >= setting.value } else { found == setting.value };
     if found.is_some_and(good) {
         return Ok(());
@@ -254,11 +291,11 @@ mod tests {
             assert_eq!(fs::read_to_string(&file).unwrap(), after, "{before:?} {setting:?}");
         }
         let missing = Setting { path: "x/no/y", ..setting(5, false) };
-        let said = set(&root, &missing).unwrap_err().to_string();
-        assert_eq!(
-            said,
-            "conntrack.min: /x/no/y should be 5 (there is no such file: nf_conntrack is not loaded)"
-        );
+        let refused = Setting { path: "x", ..setting(5, false) };
+        let said = set(&root, &refused).unwrap_err().to_string();
+        assert_eq!(said, "conntrack.min: /x should be 5 (Is a directory (os error 21))");
+        assert_eq!(set_all(&root, &[missing.clone(), refused, setting(6, false)]), [missing]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "6");
         fs::remove_dir_all(&root).unwrap();
     }
 
