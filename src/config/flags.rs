@@ -164,7 +164,10 @@ pub fn go_flag(text: &str) -> Option<bool> {
 /// a flag that kube-proxy would have ignored beside a file.
 pub(super) fn lay_over(fields: &mut Vec<Field>, given: &[Given]) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    for given in given {
+    // port 0 switches a server off whatever its address
+    let (off, on): (Vec<_>, Vec<_>) =
+        given.iter().partition(|given| given.kind == Kind::Port && given.text == OFF);
+    for given in on.into_iter().chain(off) {
         for path in given.fields {
             let Some(node) = find(fields, path, given.origin) else { continue };
             let before = std::mem::replace(node, given.node(given.value()));

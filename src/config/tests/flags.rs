@@ -50,6 +50,7 @@ fn a_flag_does_what_its_field_does() {
         ),
         ("--metrics-bind-address=", Config { metrics_address: None, ..none.clone() }),
         ("--healthz-port=0", Config { healthz_address: None, ..none.clone() }),
+        ("--healthz-port=0 --healthz-bind-address=0.0.0.0", Config { healthz_address: None, ..none.clone() }),
         ("--metrics-port=9", Config { metrics_address: "127.0.0.1:9".parse().ok(), ..none.clone() }),
         (
             "--healthz-port=9 --healthz-bind-address=[::1]",

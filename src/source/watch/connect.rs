@@ -131,6 +131,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn master_counts_in_place_of_the_address_of_the_kubeconfig() {
+        let text = "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n\
+                    users: [{name: u}]\nclusters: [{name: c, cluster: {server: 'https://192.0.2.1:6443'}}]\n";
+        let path = std::env::temp_dir().join(format!("shunt-master-{}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let master = || "https://192.0.2.9:6443".parse().unwrap();
+        for (master, url) in [(None, "https://192.0.2.1:6443/"), (Some(master()), "https://192.0.2.9:6443/")]
+        {
+            assert_eq!(connect(Some(&path), master).await.unwrap().url, url);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
     async fn without_a_cluster_the_message_says_what_to_do() {
         if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             return; // these tests run in a pod themselves
