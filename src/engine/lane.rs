@@ -84,7 +84,8 @@ impl Lane {
         for conflict in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
             let crate::desired::RowKey::Frontend(frontend) = conflict.key else { continue };
             warn!(
-                "{} and {} both claim {frontend}: the older one, {}, has it; {} gets it when that one goes away",
+                "{} and {} both claim {frontend}: {} has it, as the older one, or the first by name if equally old; \
+                 {} gets it when that one goes away",
                 conflict.winner, conflict.loser, conflict.winner, conflict.loser
             );
         }

@@ -27,7 +27,12 @@ impl Context {
         let Some(name) = report.object_name() else { return report.nothing() };
         let service = label(&object.metadata, SERVICE_NAME).filter(|service| !service.is_empty());
         let headless = label(&object.metadata, HEADLESS).is_some();
-        let Some(service) = service.filter(|_| !headless) else {
+        if headless {
+            return report.delete(Key::EndpointSlice(name));
+        }
+        let Some(service) = service else {
+            let path = format_args!("metadata.labels[{SERVICE_NAME}]");
+            report.problem(path, "is missing: the slice belongs to no Service and is left out");
             return report.delete(Key::EndpointSlice(name));
         };
         if service.contains('/') {

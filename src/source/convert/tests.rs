@@ -225,6 +225,9 @@ fn slices_that_are_not_ours() {
             Some(Err(Key::EndpointSlice(ObjectName::new("default", "a")))),
             "{labels}"
         );
+        let told: Vec<_> = converted.problems.iter().map(|problem| problem.field.as_str()).collect();
+        let missing = ["metadata.labels[kubernetes.io/service-name]"];
+        assert_eq!(told, if labels.contains("headless") { &[][..] } else { &missing }, "{labels}");
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 
 use kube::core::ObjectMeta;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use strsim::osa_distance;
 
 use super::definition::{Item, ItemKey};
 use crate::model::Object;
-use crate::source::convert::{Context, Converted};
+use crate::source::convert::{Context, Converted, Problem};
 use crate::source::field::{Field, List, object_shape};
 use crate::source::metadata::{metadata, pod_metadata};
 use crate::source::objects::{
@@ -98,15 +99,19 @@ impl Fields {
         Ok(())
     }
 
-    /// Converts the object; `None` if its kind means nothing to us.
-    pub(super) fn convert(self, context: &Context) -> Option<Converted<Item, ItemKey>> {
+    /// Converts the object.
+    ///
+    /// # Errors
+    ///
+    /// If its kind means nothing to us; with a problem where that looks like a mistake.
+    pub(super) fn convert(self, context: &Context) -> Result<Converted<Item, ItemKey>, Option<Problem>> {
         let (group, _version) = self.types.api_version.split_once('/').unwrap_or_default();
         let (metadata, spec, status) = (self.metadata, self.spec, self.status);
         let converted = match (group, self.types.kind.as_str()) {
-            ("", "Service") => return Some(service(context, &Service { metadata, spec, status })),
+            ("", "Service") => return Ok(service(context, &Service { metadata, spec, status })),
             ("", "Pod") => {
                 let converted = context.pod(&Pod { metadata, spec, status });
-                return Some(converted.map(|(name, pod)| Item::Pod(name, pod), ItemKey::Pod));
+                return Ok(converted.map(|(name, pod)| Item::Pod(name, pod), ItemKey::Pod));
             }
             ("", "Node") => context.node(&Node { metadata, spec, status }),
             ("", "Endpoints") => context.endpoints(&Endpoints { metadata, subsets: self.subsets }),
@@ -117,10 +122,44 @@ impl Fields {
                 let (address_type, endpoints, ports) = (self.address_type, self.endpoints, self.ports);
                 context.endpoint_slice(&EndpointSlice { metadata, address_type, endpoints, ports })
             }
-            _ => return None,
+            _ => return Err(near_miss(&self.types, &metadata)),
         };
-        Some(converted.map(|object| Item::Object(object, None), ItemKey::Object))
+        Ok(converted.map(|object| Item::Object(object, None), ItemKey::Object))
     }
+}
+
+/// The kinds that mean something to us, and where they belong.
+const KINDS: [(&str, &str); 6] = [
+    ("Service", "v1"),
+    ("Endpoints", "v1"),
+    ("Pod", "v1"),
+    ("Node", "v1"),
+    ("EndpointSlice", "discovery.k8s.io/v1"),
+    ("ServiceCIDR", "networking.k8s.io/v1"),
+];
+
+/// What is wrong with an object of a kind that is not known, if it was probably meant to be known.
+fn near_miss(types: &Type, metadata: &ObjectMeta) -> Option<Problem> {
+    let Type { api_version, kind } = types;
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    // other groups have kinds of their own with these names, such as the Service of Knative
+    let ours = !group.contains('.') || group.ends_with(".k8s.io");
+    let lower = kind.to_ascii_lowercase();
+    let similar = |known: &str| osa_distance(&known.to_ascii_lowercase(), &lower) <= (known.len() / 4).max(1);
+    let (known, version) = KINDS.into_iter().find(|(known, _)| ours && similar(known))?;
+    let name = metadata.name.as_deref().unwrap_or("(without name)");
+    Some(Problem {
+        kind: known,
+        object: metadata
+            .namespace
+            .as_ref()
+            .map_or_else(|| name.to_owned(), |space| format!("{space}/{name}")),
+        field: "kind".into(),
+        what: format!(
+            "{kind:?} with apiVersion {api_version:?} means nothing to shunt: left out \
+             ({known} has apiVersion {version})"
+        ),
+    })
 }
 
 fn service(context: &Context, service: &Service) -> Converted<Item, ItemKey> {

@@ -100,12 +100,12 @@ impl Folder {
 
     /// How long to wait before this is believed: a file that defined something is gone or empty. What is
     /// gone may be its folder being deleted, which must not take the node's Services down, or it may have
-    /// been renamed; what is empty may be about to be written again, which ext4 shows a good while before
+    /// been renamed, or be a link that goes next; what is empty may be about to be written again, which ext4 shows a good while before
     /// it tells.
     pub(super) fn doubt(&self, loaded: &[Loaded]) -> Option<Duration> {
         let known = |name: &FileName| self.files.get(name).is_some_and(|file| !file.keys.is_empty());
         let doubts = loaded.iter().filter_map(|Loaded { name, found, .. }| match found {
-            Found::Nothing if known(name) => Some(SETTLE_GONE),
+            Found::Nothing | Found::Unreadable(_) if known(name) => Some(SETTLE_GONE),
             Found::Good(parsed) if parsed.definitions.is_empty() && known(name) => Some(SETTLE_EMPTY),
             _ => None,
         });
@@ -168,7 +168,7 @@ impl Folder {
             self.release(name, &file.keys, &now, released);
         }
         if file.state != State::Good {
-            info!("manifest {}: can be used again", self.dir.join(&**name).display());
+            info!("manifest {}: can be used again", shown(&self.dir, name));
         }
         self.say(name, parsed);
         (file.content, file.state, file.good, file.keys) = (content, State::Good, true, keys);
@@ -185,7 +185,7 @@ impl Folder {
         }
         self.metrics.manifest_errors.inc();
         let consequence = if file.good { "its last good state stays in force" } else { "it is left out" };
-        warn!("manifest {}: {message}: {consequence}", self.dir.join(&**name).display());
+        warn!("manifest {}: {}: {consequence}", shown(&self.dir, name), one_line(message));
     }
 
     /// Takes the name of a file off everything that it no longer defines.
@@ -214,13 +214,9 @@ impl Folder {
             Some(owner) if owner != name => {
                 if !self.spares.has(&definition.key, name) {
                     self.metrics.manifest_errors.inc();
-                    let (owner, rival) = (self.dir.join(&**owner), self.dir.join(&**name));
-                    warn!(
-                        "{} is defined in {} and in {}: the first one stays in force",
-                        definition.key,
-                        owner.display(),
-                        rival.display()
-                    );
+                    let (key, owner, rival) =
+                        (&definition.key, shown(&self.dir, owner), shown(&self.dir, name));
+                    warn!("{key} is defined in {owner} and in {rival}: the first one stays in force");
                 }
                 self.spares.insert(name, definition);
             }
@@ -244,7 +240,7 @@ impl Folder {
             updates.extend(if stored { tell(key, None, &mut self.stand_in) } else { None });
             return;
         };
-        info!("{key} is taken from {} now", self.dir.join(&*heir).display());
+        info!("{key} is taken from {} now", shown(&self.dir, &heir));
         claim.owner = Some(heir);
         updates.extend(store(claim, definition, &mut self.stand_in));
     }
@@ -252,9 +248,12 @@ impl Folder {
     /// Warns of what cannot be used, once.
     fn say(&mut self, name: &FileName, parsed: &Parsed) {
         let said = self.said.remove(name).unwrap_or_default();
-        let path = self.dir.join(&**name);
+        if parsed.skipped.is_empty() && parsed.problems.is_empty() && parsed.twice.is_empty() {
+            return;
+        }
+        let path = shown(&self.dir, name);
         for kind in &parsed.skipped {
-            debug!("manifest {}: objects of kind {kind} mean nothing to shunt", path.display());
+            debug!("manifest {path}: objects of kind {kind} mean nothing to shunt");
         }
         let mut hashes = Vec::with_capacity(parsed.problems.len() + parsed.twice.len());
         for problem in &parsed.problems {
@@ -262,20 +261,38 @@ impl Folder {
             hashes.push(hash(problem));
             if !said.contains(&hash(problem)) {
                 self.metrics.objects_left_out.get_or_create(&KindLabel { kind }).inc();
-                warn!("manifest {}: {kind} {object}: {field} {what}", path.display());
+                warn!("manifest {path}: {}", one_line(&format!("{kind} {object}: {field} {what}")));
             }
         }
         for key in &parsed.twice {
             hashes.push(hash(key));
             if !said.contains(&hash(key)) {
                 self.metrics.manifest_errors.inc();
-                warn!("{} is defined twice in {}: the first one counts", key, path.display());
+                warn!("{key} is defined twice in {path}: the first one counts");
             }
         }
         if !hashes.is_empty() {
             self.said.insert(Arc::clone(name), hashes.into());
         }
     }
+}
+
+/// The path of a file, whatever its name is made of.
+fn shown(dir: &Path, name: &OsStr) -> String {
+    one_line(&dir.join(name).to_string_lossy())
+}
+
+/// A text in which nothing can be taken for the next line of the log.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            line.extend(char.escape_default());
+        } else {
+            line.push(char);
+        }
+    }
+    line
 }
 
 /// What files define that another one has in force. Few files do.
@@ -338,4 +355,15 @@ fn tell(key: ItemKey, item: Option<Item>, stand_in: &mut StandIn) -> Option<Upda
         (None, ItemKey::Pod(name)) => stand_in.delete_pod(&name),
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_write_lines_of_the_log() {
+        let path = shown(Path::new("/m"), OsStr::new("a\nWARN b\u{1b}[0m.yaml"));
+        assert_eq!(path, r"/m/a\nWARN b\u{1b}[0m.yaml");
+    }
 }

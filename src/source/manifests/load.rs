@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +16,15 @@ use super::parse::parse;
 /// What was found under a name.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// No such file, or something that is not a file.
+    /// No such file.
     Nothing,
     /// What was read last, byte for byte.
     Same,
     /// Objects.
     Good(Parsed),
-    /// Something that makes no sense, and why.
+    /// Something that makes no sense, or is not read, and why.
     Broken(String),
-    /// A file that cannot be read, and why.
+    /// A file that cannot be read just now, and why.
     Unreadable(String),
 }
 
@@ -100,9 +101,10 @@ pub(super) fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 fn read(folder: &Folder, name: Arc<OsStr>) -> Loaded {
     let path = folder.dir().join(&*name);
     let (content, found) = match read_file(&path) {
-        Ok(None) => (0, Found::Nothing),
-        Err(error) => (hash(&error.to_string()), Found::Unreadable(format!("cannot be read: {error}"))),
-        Ok(Some(bytes)) => {
+        Err(NoContent::Absent) => (0, Found::Nothing),
+        Err(NoContent::Unfit(why)) => (hash(&why), Found::Broken(why)),
+        Err(NoContent::Unreadable(why)) => (hash(&why), Found::Unreadable(format!("cannot be read: {why}"))),
+        Ok(bytes) => {
             let content = hash(&bytes);
             if folder.content(&name) == Some(content) {
                 (content, Found::Same)
@@ -116,12 +118,46 @@ fn read(folder: &Folder, name: Arc<OsStr>) -> Loaded {
     Loaded { name, content, found }
 }
 
-/// The content; `None` if there is no such file. What is not a file is not opened: a pipe would block.
-fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match fs::metadata(path).and_then(|meta| if meta.is_file() { fs::read(path).map(Some) } else { Ok(None) })
-    {
-        Err(error) if absent(&error) => Ok(None),
-        result => result,
+/// Larger files are not read: 256 MB of YAML take some ten seconds, during which no other change counts.
+pub(super) const LARGEST: u64 = 256_000_000;
+
+/// Why there is no content.
+enum NoContent {
+    Absent,
+    /// It is not to be read.
+    Unfit(String),
+    /// It may be read later.
+    Unreadable(String),
+}
+
+/// The content. What is not a file is not opened: a pipe would block.
+fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => match fs::read_link(path) {
+            Ok(target) => {
+                NoContent::Unreadable(format!("it is a link to {}, which does not exist", target.display()))
+            }
+            Err(_) => NoContent::Absent,
+        },
+        _ => NoContent::Unreadable(error.to_string()),
+    };
+    let meta = fs::metadata(path).map_err(failed)?;
+    let kind = meta.file_type();
+    let what = match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a directory, and only what is directly in the folder is read"),
+        () if kind.is_fifo() => Some("a pipe, not a file"),
+        () => Some("a socket or a device, not a file"),
+    };
+    if let Some(what) = what {
+        return Err(NoContent::Unfit(format!("is {what}")));
     }
+    if meta.len() > LARGEST {
+        let (size, most) = (meta.len().div_ceil(1_000_000), LARGEST / 1_000_000);
+        return Err(NoContent::Unfit(format!(
+            "is too large with {size} MB (at most {most} MB are read, since every other change waits meanwhile): \
+             split it"
+        )));
+    }
+    fs::read(path).map_err(failed)
 }

@@ -121,11 +121,11 @@ impl<'de> Visitor<'de> for Document<'_> {
 impl Document<'_> {
     fn add(&mut self, fields: Fields) {
         let types = fields.types.clone();
-        let Some(converted) = fields.convert(self.context) else {
-            self.parsed.skipped.insert(format!("{} {}", types.api_version, types.kind));
-            return;
-        };
-        self.parsed.add(converted);
+        match fields.convert(self.context) {
+            Ok(converted) => self.parsed.add(converted),
+            Err(Some(near_miss)) => self.parsed.problems.push(near_miss),
+            Err(None) => _ = self.parsed.skipped.insert(format!("{} {}", types.api_version, types.kind)),
+        }
     }
 }
 
@@ -209,5 +209,45 @@ mod tests {
         }
         let broken = parse(b"kind: Service\n\xff", false, &context).expect_err("not UTF-8");
         assert_eq!(broken.to_string(), "line 2, column 1: not UTF-8 text");
+    }
+
+    #[test]
+    fn a_kind_that_is_almost_known_is_a_problem() {
+        let context = Context::new(NodeName("here".into()), None);
+        let told = |api_version: &str, kind: &str| {
+            let text = format!(
+                "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: web, namespace: shop}}\n"
+            );
+            let parsed = parse(text.as_bytes(), false, &context).expect("YAML");
+            assert_eq!(parsed.problems.len() + parsed.skipped.len(), 1, "{api_version} {kind}");
+            parsed.problems.first().map(ToString::to_string).unwrap_or_default()
+        };
+        assert_eq!(
+            told("v1", "Servce"),
+            "Service shop/web: kind: \"Servce\" with apiVersion \"v1\" means nothing to shunt: left out \
+             (Service has apiVersion v1)"
+        );
+        let rows = [
+            ("v1", "service", "Service"),
+            ("v1", "Services", "Service"),
+            ("v1", "Sevrice", "Service"),
+            ("apps/v1", "Service", "Service"),
+            ("v1", "Endpoint", "Endpoints"),
+            ("v1", "Pods", "Pod"),
+            ("discovery.k8s.io/v1", "Endpointslices", "EndpointSlice"),
+            ("networking.k8s.io/v1", "EndpointSlice", "EndpointSlice"),
+            ("networking.k8s.io/v1", "ServiceCidr", "ServiceCIDR"),
+            ("serving.knative.dev/v1", "Service", ""),
+            ("v1", "ServiceAccount", ""),
+            ("v1", "Secret", ""),
+            ("apps/v1", "Deployment", ""),
+            ("networking.k8s.io/v1", "Ingress", ""),
+            ("metrics.k8s.io/v1beta1", "NodeMetrics", ""),
+        ];
+        for (api_version, kind, meant) in rows {
+            let told = told(api_version, kind);
+            let got = told.split(' ').next().unwrap_or_default();
+            assert_eq!(got, meant, "{api_version} {kind}");
+        }
     }
 }

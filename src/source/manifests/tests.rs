@@ -5,6 +5,7 @@ mod pods;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -172,7 +173,6 @@ fn every_form_of_file_is_read() {
     temp.write("m.yaml", "");
     temp.write(".hidden.yaml", &service("hidden", "10.0.0.1"));
     temp.write("readme.txt", "not looked at");
-    fs::create_dir(temp.dir().join("dir.yaml")).unwrap();
 
     let (run, lines) = Run::start(&temp);
     let mut expected = vec![
@@ -249,6 +249,27 @@ fn a_broken_file_keeps_its_last_good_state() {
     temp.write("b.yaml", &service("b", "10.0.0.1"));
     run.until(vec!["+default/b 10.0.0.1".into()]);
     assert_eq!(run.errors(), 2);
+}
+
+#[test]
+fn what_is_not_read_is_said() {
+    let temp = Temp::new();
+    fs::create_dir(temp.dir().join("dir.yaml")).unwrap();
+    assert!(Command::new("mkfifo").arg(temp.dir().join("pipe.yaml")).status().unwrap().success());
+    let large = fs::File::create(temp.dir().join("large.yaml")).unwrap();
+    large.set_len(load::LARGEST + 1).unwrap();
+    symlink(temp.0.join("target"), temp.dir().join("link.yaml")).unwrap();
+    temp.write("a.yaml", &service("a", "10.0.0.1"));
+    let (run, lines) = Run::start(&temp);
+    assert_eq!((lines, run.errors()), (vec!["+default/a 10.0.0.1".into()], 4));
+    // nothing in the folder tells that the file is there
+    fs::write(temp.0.join("target"), service("b", "10.0.0.1")).unwrap();
+    assert_eq!(run.next(), ["+default/b 10.0.0.1"]);
+    fs::remove_file(temp.0.join("target")).unwrap();
+    temp.write("a.yaml", &service("a", "10.0.0.2"));
+    assert_eq!(run.next(), ["+default/a 10.0.0.2"], "what the link led to stays in force");
+    temp.remove("link.yaml");
+    assert_eq!(run.next(), ["-default/b"]);
 }
 
 #[test]
