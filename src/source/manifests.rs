@@ -5,6 +5,8 @@
 //!
 //! - A file that cannot be read or parsed leaves its last good state in force; at the start it is left
 //!   out. One warning for each distinct content names the file and the place in it.
+//! - What is no file or too large is said and left out; a link to nothing keeps what it led to. A file
+//!   that is deleted is meant to be: only the folder as a whole may go without consequences.
 //! - An object that two files define is taken from the first by name at the start, later from the one
 //!   already in force; when that one goes away, the other takes over.
 //! - A file is read when its writer closes it, or when it is renamed or linked into place, never between
@@ -16,8 +18,8 @@
 //! Memory holds the names of the objects, not the objects, save for Pods and for those that stand back
 //! behind another file's.
 //!
-//! `parse` reads one file, `fields` one object, `definition` is what comes of it, `folder` remembers which file defines what and works out the difference,
-//! `watch` tells what changed.
+//! `parse` reads one file, `fields` one object, `definition` is what comes of it, `folder` remembers which
+//! file defines what and works out the difference, `watch` tells what changed.
 
 mod definition;
 mod fields;
