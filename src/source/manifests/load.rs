@@ -64,7 +64,7 @@ pub(super) fn load(folder: &Folder, names: BTreeSet<Arc<OsStr>>) -> Vec<Loaded> 
         return names.into_iter().map(|name| read(folder, name)).collect();
     }
     // a batch of names at a time: neighbours are about as heavy, so all threads end together
-    let (next, step) = (AtomicUsize::new(0), 64.min(names.len().div_ceil(threads)));
+    let (next, step) = (AtomicUsize::new(0), 16.min(names.len().div_ceil(threads)));
     let done = Mutex::new(Vec::with_capacity(names.len().div_ceil(step)));
     let work = || {
         loop {
