@@ -2,6 +2,7 @@
 //! the cluster. Bytes and counts are exact, so nothing here depends on how fast the machine is.
 //!
 //! One test only: allocations are counted for the whole process.
+#![allow(clippy::expect_used, reason = "this is a test")]
 
 use std::alloc::System;
 use std::collections::BTreeSet;
@@ -74,10 +75,10 @@ fn memory_is_that_of_the_cluster_and_allocations_are_those_of_the_change() {
     drop(kept);
 }
 
-/// What `make` returns, and how many bytes of it are left on the heap.
-fn live<T>(make: impl FnOnce() -> T) -> (T, usize) {
+/// What `fill` returns, and how many bytes of it are left on the heap.
+fn live<T>(fill: impl FnOnce() -> T) -> (T, usize) {
     let region = Region::new(ALLOCATOR);
-    let made = make();
+    let made = fill();
     let Stats { bytes_allocated, bytes_deallocated, .. } = region.change();
     (made, bytes_allocated.saturating_sub(bytes_deallocated))
 }
