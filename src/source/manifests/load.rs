@@ -155,8 +155,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
     if meta.len() > LARGEST {
         let (size, most) = (meta.len().div_ceil(1_000_000), LARGEST / 1_000_000);
         return Err(NoContent::Unfit(format!(
-            "is too large with {size} MB (at most {most} MB are read, since every other change waits meanwhile): \
-             split it"
+            "is too large with {size} MB; split it (every other change waits while a file is read, so at most \
+             {most} MB are)"
         )));
     }
     fs::read(path).map_err(failed)
