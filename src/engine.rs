@@ -2,10 +2,11 @@
 //! channels: `run.rs` has those.
 
 mod lane;
+mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use tracing::{debug, warn};
@@ -16,11 +17,13 @@ use crate::desired::flows::Flows;
 use crate::desired::{Context, Ledger, Owner};
 use crate::diff::Plan;
 use crate::health::{HealthView, Programming};
-use crate::model::{Family, Store, Touched, Update};
+use crate::model::store::Counts;
+use crate::model::{Family, ServiceName, Store, Touched, Update};
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
 use crate::schedule::Retry;
 use lane::{Lane, RETRY};
+use triggers::Triggers;
 
 /// How long the Node and the ServiceCIDRs are waited for once Services and slices are listed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +43,8 @@ pub struct Engine<B> {
     waiting_since: Option<Instant>,
     /// Since when the node is not programmed as it should be, apart from Services that the kernel refuses.
     behind_since: Option<Instant>,
+    /// Which changes in the cluster wait to be programmed.
+    triggers: Triggers,
     /// What health servers and dashboards are told.
     health: HealthView,
     lanes: [Lane; 2],
@@ -55,13 +60,29 @@ pub struct Engine<B> {
 #[derive(Debug, Default)]
 pub struct Synced {
     /// What was written, per family that needed something.
-    pub written: Vec<(Family, Receipt)>,
+    pub written: Vec<Written>,
+    /// The changes in the cluster that are programmed now and were not before: the times at which they
+    /// happened there.
+    pub triggered: Vec<(Family, SystemTime)>,
     /// Failures, each to be tried again.
     pub failures: Vec<Family>,
     /// If everything is programmed now: when the oldest of the updates in it arrived.
     pub programmed_since: Option<Instant>,
     /// Whether everything is programmed now, apart from Services that the kernel refuses.
     pub kept_up: bool,
+}
+
+/// What one sync wrote in one family.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The family.
+    pub family: Family,
+    /// What the backend says.
+    pub receipt: Receipt,
+    /// How many rows the plan added, changed or removed.
+    pub changes: usize,
+    /// Whether what is installed was read back and compared as a whole.
+    pub full: bool,
 }
 
 impl<B: Backend> Engine<B> {
@@ -89,6 +110,7 @@ impl<B: Backend> Engine<B> {
             touched: Touched { everything: true, node: true, ..Touched::default() },
             waiting_since: None,
             behind_since: None,
+            triggers: Triggers::default(),
             health: HealthView::default(),
             lanes: Family::ALL.map(lane),
             start: None,
@@ -100,6 +122,7 @@ impl<B: Backend> Engine<B> {
     /// Takes in updates that arrived at `now`. Nothing is programmed yet.
     pub fn take(&mut self, updates: Vec<Update>, now: Instant) {
         for update in updates {
+            self.triggers.take(&update, &self.store);
             self.store.apply(update, &mut self.touched);
         }
         if !self.touched.is_empty() {
@@ -169,6 +192,10 @@ impl<B: Backend> Engine<B> {
                 }
                 result => result?,
             }
+            if lane.keeps_up() {
+                let refused = |name: &_| lane.refused.contains_key(&Owner::Service(ServiceName::clone(name)));
+                synced.triggered.extend(self.triggers.programmed(lane.family, refused));
+            }
         }
         synced.kept_up = self.lanes.iter().all(Lane::keeps_up);
         if synced.kept_up {
@@ -190,6 +217,18 @@ impl<B: Backend> Engine<B> {
             lane.refused.keys().map(move |owner| format!("{owner} ({family})")).collect::<Vec<_>>()
         };
         self.lanes.iter().flat_map(of_lane).collect()
+    }
+
+    /// How many Services the kernel refuses.
+    #[must_use]
+    pub fn refused_counts(&self) -> [(Family, usize); 2] {
+        std::array::from_fn(|index| (self.lanes[index].family, self.lanes[index].refused.len()))
+    }
+
+    /// How much is known. Cost: a look at every object.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.store.counts()
     }
 
     /// Whether everything that is wanted is programmed.

@@ -65,8 +65,8 @@ impl Reporter {
 #[must_use]
 pub fn answers(programming: watch::Receiver<Programming>, metrics: &Metrics) -> Answers {
     let metrics = metrics.kube_proxy.clone();
-    Arc::new(move |path| {
-        let (counter, eligible_counts) = match path {
+    Arc::new(move |question| {
+        let (counter, eligible_counts) = match question.path {
             "/healthz" => (&metrics.healthz, true),
             "/livez" => (&metrics.livez, false),
             _ => return None,

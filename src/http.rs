@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -57,8 +57,17 @@ impl Answer {
     }
 }
 
-/// From the path of a GET to its answer; `None` where there is nothing.
-pub type Answers = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
+/// What a GET asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The path, such as `/metrics`.
+    pub path: &'a str,
+    /// The header `Accept`; empty where there is none.
+    pub accept: &'a str,
+}
+
+/// From a GET to its answer; `None` where there is nothing.
+pub type Answers = Arc<dyn Fn(Question<'_>) -> Option<Answer> + Send + Sync>;
 
 /// Which traffic a socket on the unspecified IPv6 address takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +148,9 @@ async fn converse(stream: TcpStream, answers: Answers) {
 }
 
 fn respond(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
-    let answer = match (answers(request.uri().path()), request.method()) {
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let question = Question { path: request.uri().path(), accept };
+    let answer = match (answers(question), request.method()) {
         (Some(answer), &Method::GET | &Method::HEAD) => answer,
         (Some(_), _) => Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
         (None, _) => Answer::text(StatusCode::NOT_FOUND, "there is nothing here\n"),

@@ -260,6 +260,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let node_name = node_name::choose(&config).map_err(|error| (Exit::Config, error))?;
     info!("shunt {} on node {node_name}", env!("CARGO_PKG_VERSION"));
     let metrics = Metrics::default();
+    metrics.configuration_warnings.set(i64::try_from(loaded.warnings.len()).unwrap_or(i64::MAX));
     let context = convert::Context::new(node_name, run.service_proxy_name.as_deref().map(Into::into));
     let (reporter, shown) = health::channel();
     let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);

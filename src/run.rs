@@ -1,8 +1,9 @@
 //! The event loop: everything that can wake the engine is an [`Event`]. EDGE: threads, channels and
 //! the clock are here.
 
+use std::cell::Cell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, trace, warn};
 
@@ -11,6 +12,7 @@ use crate::conntrack::{Conntrack, ConntrackError};
 use crate::engine::{Engine, Synced};
 use crate::health::Reporter;
 use crate::metrics::Metrics;
+use crate::metrics::kube_proxy::seconds;
 use crate::model::{Family, Update};
 use crate::source::Sink;
 
@@ -70,6 +72,9 @@ pub struct EventLoop {
     events: Receiver<Event>,
     metrics: Metrics,
     reporter: Reporter,
+    begun: SystemTime,
+    /// Objects have come since they were counted.
+    uncounted: Cell<bool>,
 }
 
 impl EventLoop {
@@ -77,7 +82,8 @@ impl EventLoop {
     #[must_use]
     pub fn new(metrics: Metrics, reporter: Reporter) -> (Self, Events) {
         let (sender, events) = channel();
-        (Self { events, metrics, reporter }, Events(sender))
+        let begun = SystemTime::now();
+        (Self { events, metrics, reporter, begun, uncounted: Cell::new(true) }, Events(sender))
     }
 
     /// Runs until a signal, or with `once` until everything is programmed.
@@ -141,8 +147,11 @@ impl EventLoop {
         }
     }
 
-    /// Takes over what the backend has counted.
+    /// Takes over what the backend has counted, and counts what is known if that can have changed.
     fn look<B: Backend>(&self, engine: &mut Engine<B>) {
+        if self.uncounted.take() {
+            self.metrics.set_known(&engine.counts());
+        }
         for (family, count) in engine.not_remembered().into_iter().filter(|(_, count)| *count > 0) {
             self.metrics.affinity_not_remembered.get_or_create(&family.into()).inc_by(count);
             warn!(
@@ -165,11 +174,6 @@ impl EventLoop {
         self.report(engine, &synced, end - start);
         for family in synced.failures {
             self.metrics.sync_failures.get_or_create(&family.into()).inc();
-        }
-        for (family, receipt) in &synced.written {
-            let operations = u64::try_from(receipt.operations).unwrap_or(u64::MAX);
-            self.metrics.operations.get_or_create(&(*family).into()).inc_by(operations);
-            trace!(%family, ?receipt, "written");
         }
         if !synced.written.is_empty() {
             self.metrics.sync_duration.observe((end - start).as_secs_f64());
@@ -195,24 +199,45 @@ impl EventLoop {
         for (family, without) in health.without_local() {
             metrics.set_without_local(family, without);
         }
-        for (family, _) in &synced.written {
-            metrics.sync_duration.get_or_create(&(*family).into()).observe(took.as_secs_f64());
-        }
+        self.count(engine, synced, time, took);
         if synced.kept_up {
             metrics.service_changes_pending.set(0);
-            let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
             metrics.endpoint_changes_pending.set(0);
             for family in Family::ALL {
-                metrics.last_sync.get_or_create(&family.into()).set(seconds);
+                metrics.last_sync.get_or_create(&family.into()).set(seconds(time));
             }
+        }
+    }
+
+    /// What was written, which changes it ends, and what the kernel still refuses.
+    fn count<B: Backend>(&self, engine: &Engine<B>, synced: &Synced, time: SystemTime, took: Duration) {
+        let (metrics, proxy) = (&self.metrics, &self.metrics.kube_proxy);
+        for written in &synced.written {
+            let label = written.family.into();
+            let operations = u64::try_from(written.receipt.operations).unwrap_or(u64::MAX);
+            metrics.operations.get_or_create(&label).inc_by(operations);
+            let changes = u32::try_from(written.changes).unwrap_or(u32::MAX);
+            metrics.plan_changes.get_or_create(&label).observe(changes.into());
+            proxy.observe_sync(written.family, written.full, took.as_secs_f64());
+            trace!(?written, "written");
+        }
+        // As in kube-proxy: what happened before we began says nothing about us.
+        for (family, since) in synced.triggered.iter().filter(|(_, since)| *since > self.begun) {
+            let latency = time.duration_since(*since).unwrap_or_default();
+            proxy.network_programming.get_or_create(&(*family).into()).observe(latency.as_secs_f64());
+        }
+        for (family, refused) in engine.refused_counts() {
+            let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+            metrics.refused_services.get_or_create(&family.into()).set(refused);
         }
     }
 
     fn take<B: Backend>(&self, engine: &mut Engine<B>, event: Event) -> Option<Ended> {
         match event {
             Event::Updates(updates, at) => {
-                self.metrics.kube_proxy.count_changes(&updates);
+                self.metrics.kube_proxy.count_changes(&updates, SystemTime::now());
                 engine.take(updates, at);
+                self.uncounted.set(true);
                 None
             }
             Event::Stop(signal) => {
@@ -231,6 +256,8 @@ impl EventLoop {
             let family = review.family;
             let result = conntrack.reconcile(&review);
             let end = Instant::now();
+            let durations = &self.metrics.kube_proxy.conntrack_duration;
+            durations.get_or_create(&family.into()).observe((end - start).as_secs_f64());
             let wait = engine.reviewed(family, result.is_ok(), end - start, end).unwrap_or_default();
             match result {
                 Ok(deleted) => {

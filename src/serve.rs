@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::health::{self, Shown};
 use crate::http::{self, Answer, Answers};
 use crate::metrics::Metrics;
+use crate::metrics::exposition::{self, Format};
 use crate::run::{Event, Events};
 
 /// Serves metrics, healthz and the health ports for as long as the future lives. An address in use is a
@@ -46,21 +47,17 @@ fn answers(config: &Config, metrics: &Metrics) -> Answers {
     let mode = config.mode.in_use().as_str();
     // Under the name that kube-proxy registers it with.
     let configz: Value = json!({ "kubeproxy.config.k8s.io": config.effective() });
-    Arc::new(move |path| match path {
-        "/metrics" => Some(exposition(&registry)),
+    Arc::new(move |question| match question.path {
+        "/metrics" => Some(exposition(&registry, Format::accepted(question.accept))),
         "/proxyMode" => Some(Answer::text(StatusCode::OK, mode)),
         "/configz" => Some(Answer::json(StatusCode::OK, &configz)),
         _ => None,
     })
 }
 
-fn exposition(registry: &Registry) -> Answer {
-    let mut body = String::new();
-    match prometheus_client::encoding::text::encode(&mut body, registry) {
-        Ok(()) => Answer {
-            content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            ..Answer::text(StatusCode::OK, body)
-        },
+fn exposition(registry: &Registry, format: Format) -> Answer {
+    match exposition::encode(registry, format) {
+        Ok(body) => Answer { content_type: format.content_type(), ..Answer::text(StatusCode::OK, body) },
         Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
@@ -68,15 +65,17 @@ fn exposition(registry: &Registry) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Question;
 
     #[test]
     fn the_paths_of_kube_proxy() {
         let answers = answers(&Config::default(), &Metrics::default());
-        let body = |path: &str| answers(path).map(|answer| answer.body).unwrap_or_default();
+        let ask = |path| answers(Question { path, accept: "" });
+        let body = |path| ask(path).map(|answer| answer.body).unwrap_or_default();
         assert_eq!(body("/proxyMode"), "nftables");
         let configz: Value = serde_json::from_str(&body("/configz")).unwrap();
         assert_eq!(configz["kubeproxy.config.k8s.io"]["mode"], "nftables");
-        assert_eq!(answers("/nothing"), None);
+        assert_eq!(ask("/nothing"), None);
         let metrics = body("/metrics");
         for line in [
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 0",
@@ -86,5 +85,10 @@ mod tests {
         ] {
             assert!(metrics.lines().any(|known| known == line), "{line} is not in\n{metrics}");
         }
+        let open = answers(Question { path: "/metrics", accept: "application/openmetrics-text" }).unwrap();
+        assert!(
+            open.content_type.starts_with("application/openmetrics-text") && open.body.ends_with("# EOF\n")
+        );
+        assert!(ask("/metrics").unwrap().content_type.starts_with("text/plain; version=0.0.4"));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::Synced;
+use super::{Synced, Written};
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::row::{MOST_ENDPOINTS, Row};
@@ -111,7 +111,7 @@ impl Lane {
                 Ok(receipt) => {
                     self.retry.succeeded();
                     self.refused.retain(|_, retry| !retry.ready(now));
-                    synced.written.extend(receipt.map(|receipt| (self.family, receipt)));
+                    synced.written.extend(receipt);
                     return Ok(());
                 }
                 Err(error) if error.is_final() => return Err(error),
@@ -132,7 +132,7 @@ impl Lane {
 
     /// Reads what is installed where that is not known, and writes the difference; `None` if there was
     /// nothing to write. After a failure nothing is assumed: what is installed is read again.
-    fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Receipt>, BackendError> {
+    fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Written>, BackendError> {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
             let rows = backend.read(self.family)?;
@@ -142,23 +142,26 @@ impl Lane {
             not_due.for_each(|(owner, _)| self.ledger.set_aside(owner));
         }
         let plan = self.ledger.plan();
-        let receipt = if unread || !plan.is_empty() {
+        let written = if unread || !plan.is_empty() {
             if !unread {
                 debug!(target: CHANGES, family = %self.family, "programming {}", plan.summary());
             }
             debug!(family = %self.family, changes = plan.changes.len(), "plan:\n{plan}");
-            Some(backend.apply(&plan)?)
+            let (family, changes) = (self.family, plan.changes.len());
+            Some(Written { family, receipt: backend.apply(&plan)?, changes, full: unread })
         } else {
             None
         };
         self.reviews.flows.programmed(&plan, unread, |owner| self.ledger.is_planned(owner));
         self.ledger.commit();
         self.unread = false;
-        if let Some(Receipt { batches, operations, longest, .. }) = receipt.filter(|_| unread) {
+        if let Some(Written { receipt: Receipt { batches, operations, longest, .. }, .. }) =
+            written.as_ref().filter(|_| unread)
+        {
             let rows = self.ledger.desired_rows();
             info!(family = %self.family, rows, batches, operations, ?longest, "programmed");
         }
-        Ok(receipt)
+        Ok(written)
     }
 
     /// Leaves out the Service that the kernel blames, if there is one: the others must not wait for it.

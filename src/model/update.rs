@@ -1,5 +1,7 @@
 //! What a source tells the store: objects set, objects deleted, and complete lists.
 
+use std::time::SystemTime;
+
 use ipnet::IpNet;
 
 use super::endpoint::EndpointSlice;
@@ -55,6 +57,20 @@ pub enum Object {
     ServiceCidr(SharedStr, Box<[IpNet]>),
 }
 
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service(..) => Kind::Service,
+            Self::EndpointSlice(..) => Kind::EndpointSlice,
+            Self::Endpoints(..) => Kind::Endpoints,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(..) => Kind::ServiceCidr,
+        }
+    }
+}
+
 /// Which object is gone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
@@ -70,11 +86,27 @@ pub enum Key {
     ServiceCidr(SharedStr),
 }
 
+impl Key {
+    /// The kind of the object.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Endpoints(_) => Kind::Endpoints,
+            Self::Node => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
+        }
+    }
+}
+
 /// One message from a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Update {
     /// The object exists and looks like this.
     Set(Object),
+    /// The same, and what it tells of happened in the cluster at this time, by the clock of its writer.
+    SetSince(Object, SystemTime),
     /// The object does not exist (any more).
     Delete(Key),
     /// These are all objects of the kind: whatever is absent is gone.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use shunt::metrics::exposition::{Format, encode};
 use shunt::metrics::{KindLabel, Metrics};
 use shunt::model::{Key, Kind, NodeName, Object, Update};
 use shunt::source::convert::Context;
@@ -54,7 +55,9 @@ impl Inbox {
                     self.state.retain(|_, object| key(object).0 != kind);
                     self.state.extend(objects.into_iter().map(|object| (key(&object).1, object)));
                 }
-                Update::Set(object) => drop(self.state.insert(key(&object).1, object)),
+                Update::Set(object) | Update::SetSince(object, _) => {
+                    drop(self.state.insert(key(&object).1, object))
+                }
                 Update::Delete(key) => drop(self.state.remove(&key)),
                 Update::LocalAddresses(_) => panic!("the API does not know them"),
             }
@@ -145,7 +148,12 @@ impl Follower {
 
     /// Objects, or parts of them, of a kind that were left out.
     pub fn left_out(&self, kind: Kind) -> u64 {
-        self.metrics.objects_left_out.get_or_create(&KindLabel { kind: kind.as_str() }).get()
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let text = encode(&registry, Format::Text).unwrap();
+        let wanted = format!("shunt_objects_left_out_total{{kind=\"{}\"", kind.as_str());
+        let counts = text.lines().filter(|line| line.starts_with(&wanted));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
     }
 
     /// Waits until the source has ended by itself.

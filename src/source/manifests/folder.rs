@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::definition::{Definition, Item, ItemKey, NOT_OURS, Parsed};
 use super::load::{Found, Loaded, hash};
-use crate::metrics::{KindLabel, Metrics};
+use crate::metrics::Metrics;
 use crate::model::Update;
 use crate::source::convert::{Context, Problem};
 use crate::source::pods::StandIn;
@@ -260,7 +260,7 @@ impl Folder {
             let Problem { kind, object, field, what } = problem;
             hashes.push(hash(problem));
             if !said.contains(&hash(problem)) {
-                self.metrics.objects_left_out.get_or_create(&KindLabel { kind }).inc();
+                self.metrics.left_out(kind, field);
                 warn!("manifest {path}: {}", one_line(&format!("{kind} {object}: {field} {what}")));
             }
         }

@@ -375,6 +375,6 @@ fn problems_are_counted_once() {
     temp.write("a.yaml", &format!("# edited\n{text}"));
     temp.write("b.yaml", &service("b", "10.0.0.1"));
     run.until(vec!["+default/b 10.0.0.1".into()]);
-    let label = crate::metrics::KindLabel { kind: "Service" };
+    let label = crate::metrics::LeftOutLabel { kind: "Service", field: "spec.externalIPs[]".into() };
     assert_eq!(run.metrics.objects_left_out.get_or_create(&label).get(), 1);
 }

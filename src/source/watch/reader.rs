@@ -3,14 +3,18 @@
 use std::collections::HashSet;
 use std::marker::PhantomData;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::exchange::{Event, EventKind, Head, HeadMetadata};
 use super::failure::Failure;
 use super::kinds::Watched;
-use crate::metrics::{KindLabel, Metrics};
+use crate::metrics::Metrics;
 use crate::model::{Object, Update};
 use crate::source::convert::{Context, Problem};
+
+/// Where the control plane notes what changed an EndpointSlice last.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// So many problems are remembered so as not to be told twice.
 const REMEMBERED: usize = 1000;
@@ -55,8 +59,10 @@ impl<'a, K: Watched> Reader<'a, K> {
         }
         let head = head(event.object);
         let said = match event.kind {
-            EventKind::Added => Said::Added(self.update(event.object)),
-            EventKind::Modified => Said::Changed(self.update(event.object)),
+            EventKind::Added => Said::Added(self.update(event.object).map(|update| since(update, &head))),
+            EventKind::Modified => {
+                Said::Changed(self.update(event.object).map(|update| since(update, &head)))
+            }
             EventKind::Deleted => Said::Changed(K::key(&head, self.context).map(Update::Delete)),
             EventKind::Bookmark | EventKind::Error if head.ends_list() => Said::ListEnd,
             EventKind::Bookmark | EventKind::Error => Said::Bookmark,
@@ -90,7 +96,7 @@ impl<'a, K: Watched> Reader<'a, K> {
     }
 
     fn left_out(&mut self, problem: Problem) {
-        self.metrics.objects_left_out.get_or_create(&KindLabel { kind: K::KIND.as_str() }).inc();
+        self.metrics.left_out(problem.kind, &problem.field);
         if self.told.contains(&problem) {
             return tracing::debug!("{problem}");
         }
@@ -105,8 +111,20 @@ impl<'a, K: Watched> Reader<'a, K> {
 /// The object of an update that sets one: in a list, what is not ours is simply not there.
 pub(super) fn set_object(update: Update) -> Option<Object> {
     match update {
-        Update::Set(object) => Some(object),
+        Update::Set(object) | Update::SetSince(object, _) => Some(object),
         Update::Delete(_) | Update::Reset(..) | Update::LocalAddresses(_) => None,
+    }
+}
+
+/// When what an EndpointSlice tells happened, if its writer says so.
+fn since(update: Update, head: &HeadMetadata) -> Update {
+    let said = || head.annotations.as_ref()?.get(LAST_CHANGE)?.parse::<Timestamp>().ok();
+    match update {
+        Update::Set(object @ Object::EndpointSlice(..)) => match said() {
+            Some(time) => Update::SetSince(object, time.into()),
+            None => Update::Set(object),
+        },
+        other => other,
     }
 }
 
