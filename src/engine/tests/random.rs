@@ -86,7 +86,8 @@ fn random_service(dice: &mut Dice, number: u64) -> crate::model::Service {
         builder = builder.node_port(30000 + u16::try_from(node_port).unwrap());
     }
     if dice.once_in(3) {
-        builder = builder.external_ips(["192.0.2.1", "2001:db8::1", "10.96.0.1"][number as usize % 3]);
+        builder = builder
+            .external_ips(["192.0.2.1", "2001:db8::1", "10.96.0.1"][usize::try_from(number % 3).unwrap()]);
     }
     if dice.once_in(3) {
         builder = builder.load_balancer_ips("203.0.113.1").source_ranges(&["198.51.100.0/24"]);
