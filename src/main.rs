@@ -192,6 +192,7 @@ fn start_afresh(text: &str) -> Failure {
     } else {
         command.env_remove(HANDED_OVER);
     }
+    reload::hold_hangup();
     let error = command.exec();
     Failure(Exit::Other, anyhow!("shunt cannot start afresh with the changed configuration: {error}"))
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use inotify::{EventMask, EventStream, Inotify, WatchMask};
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -39,12 +40,29 @@ pub struct Watched {
     pub read: Read,
 }
 
+/// Keeps SIGHUP waiting, which would end a program that does not listen for it yet: from here through
+/// the replacement of the program until [`follow`] listens.
+pub fn hold_hangup() {
+    if let Err(error) = hangup_set().thread_block() {
+        warn!("SIGHUP cannot be held back: {error}");
+    }
+}
+
+fn hangup_set() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGHUP);
+    set
+}
+
 /// Follows the file, if there is one, and SIGHUP, for as long as the future lives.
 pub async fn follow(watched: Option<Watched>, metrics: Metrics, events: Events) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => return error!("SIGHUP cannot be watched: {error}"),
     };
+    if let Err(error) = hangup_set().thread_unblock() {
+        warn!("SIGHUP is not heard: {error}");
+    }
     let Some(mut watched) = watched else {
         while hangup.recv().await.is_some() {
             info!("SIGHUP: there is no configuration file to be read again (--config)");
@@ -79,7 +97,7 @@ pub async fn follow(watched: Option<Watched>, metrics: Metrics, events: Events) 
 
 impl Watched {
     /// Looks whether the file has become another; `asked` if somebody wants to hear of it in any case.
-    /// False when nobody listens any more.
+    /// False when it has: the next one to look is the program that starts afresh.
     fn check(&mut self, asked: bool, metrics: &Metrics, events: &Events) -> bool {
         let path = self.path.display();
         match (self.read)() {
@@ -90,7 +108,8 @@ impl Watched {
                     info!(
                         "{path} has changed: {list}; shunt starts afresh with it, what is programmed stays"
                     );
-                    return events.send(Event::Reload(text));
+                    let _ = events.send(Event::Reload(text));
+                    return false;
                 }
                 if asked || text != self.text {
                     info!("{path} was read again: it comes to the configuration in force");

@@ -9,6 +9,7 @@ cases![
     a_broken_configuration_changes_nothing,
     nothing_is_written_where_the_rules_stay_the_same,
     changes_in_quick_succession,
+    edited_and_told,
 ];
 
 /// The new program says this when it begins.
@@ -88,5 +89,22 @@ fn changes_in_quick_succession(lab: &mut Lab) {
     }
     let good = config(&json!({ "nftables": { "masqueradeAll": true }, "logging": { "verbosity": 1 } }));
     lab.reconfigure_until(&good.to_string(), AFRESH);
+    lab.check(&flows(false));
+}
+
+/// SIGHUP at any moment, also while the program is being replaced.
+fn edited_and_told(lab: &mut Lab) {
+    started(lab);
+    for round in 0..6 {
+        lab.reconfigure(&masquerade(round % 2 == 0));
+        for _ in 0..60 {
+            lab.hang_up();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+    let good = config(&json!({ "nftables": { "masqueradeAll": true }, "logging": { "verbosity": 1 } }));
+    lab.reconfigure_until(&good.to_string(), "logging.verbosity: 0 -> 1");
+    lab.hang_up();
+    lab.reconfigure_until(&format!("{good}\n"), "it comes to the configuration in force");
     lab.check(&flows(false));
 }

@@ -52,6 +52,13 @@ impl Daemon {
         panic!("shunt does not end on SIGTERM within 5 s");
     }
 
+    /// SIGHUP, which must not end it.
+    pub fn hang_up(&mut self) {
+        self.assert_running();
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(id), Signal::SIGHUP).expect("SIGHUP");
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.assert_running();

@@ -126,6 +126,11 @@ impl Lab {
         self.settle();
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.daemon.as_mut().expect("a running daemon").hang_up();
+    }
+
     /// Starts it with the configuration of the last start.
     pub fn start_again(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
