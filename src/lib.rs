@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod model;
 pub mod netlink;
 pub mod policy;
+pub mod process;
 pub mod reload;
 pub mod reviews;
 pub mod run;

@@ -1,16 +1,12 @@
 //! The `shunt` program: start, stop and exit code. The only place for anyhow.
 
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Error, anyhow};
 use clap::Parser;
 use hyper::Uri;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shunt::backend::nftables::Nftables;
 use shunt::backend::{Backend, BackendError};
 use shunt::cli::{self, Command, Options, Run, SourceChoice};
@@ -22,6 +18,7 @@ use shunt::health;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
+use shunt::process;
 use shunt::reload::{self, Watched};
 use shunt::run::{Ended, Event, EventLoop, Events};
 use shunt::serve;
@@ -170,64 +167,19 @@ fn warn_of(loaded: &Loaded) {
 /// `shunt run`, and again in the same process whenever the configuration changes.
 fn run_until_it_ends(options: &Options, run: &Run) -> Result<(), Failure> {
     match start(options, run)? {
-        Some(text) => Err(start_afresh(&text)),
+        Some(text) => {
+            let error = process::start_afresh(&text);
+            let what = "shunt cannot start afresh with the changed configuration";
+            Err(Failure(Exit::Other, anyhow!("{what}: {error}")))
+        }
         None => Ok(()),
     }
-}
-
-/// The variable that hands a configuration over to the program that starts afresh: it was found good,
-/// and by now the file may be another.
-const HANDED_OVER: &str = "SHUNT_CONFIG_TEXT";
-
-/// A variable of the environment holds no more (`MAX_ARG_STRLEN` of the kernel, with its name).
-const LARGEST_HANDED_OVER: usize = 100 * 1024;
-
-/// Replaces the program by itself. Returns only what went wrong.
-fn start_afresh(text: &str) -> Failure {
-    let mut arguments = std::env::args_os();
-    let mut command = std::process::Command::new(this_program());
-    command.arg0(arguments.next().unwrap_or_default()).args(arguments);
-    if text.len() <= LARGEST_HANDED_OVER {
-        command.env(HANDED_OVER, text);
-    } else {
-        command.env_remove(HANDED_OVER);
-    }
-    reload::hold_hangup();
-    let error = command.exec();
-    Failure(Exit::Other, anyhow!("shunt cannot start afresh with the changed configuration: {error}"))
 }
 
 /// Sets up node and process; the settings of the node that do not exist yet.
 fn set_up(config: &Config) -> Vec<sysctl::Setting> {
     sysctl::set_oom_score(config);
     sysctl::set_node(config)
-}
-
-/// With fewer files than this shunt cannot start, and what it is built on panics.
-const FEWEST_FILES: u64 = 64;
-
-/// Lets this process open as many files as it may: each connection and health port is one.
-fn allow_files() -> Result<(), Failure> {
-    let wrong = |error| (Exit::Other, anyhow!("the limit of open files cannot be read: {error}"));
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(wrong)?;
-    let allowed = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    if allowed >= FEWEST_FILES {
-        return Ok(());
-    }
-    let error = anyhow!(
-        "this process may open only {allowed} files, shunt needs {FEWEST_FILES}: raise `ulimit -n`, or LimitNOFILE= \
-         of the unit"
-    );
-    Err(Failure(Exit::Other, error))
-}
-
-/// What runs, also if its file was replaced on disk; by its name where that is possible, which is then
-/// the name of the process.
-fn this_program() -> PathBuf {
-    let running = PathBuf::from("/proc/self/exe");
-    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
-    let named = std::env::current_exe().ok();
-    named.filter(|path| identity(path) == identity(&running)).unwrap_or(running)
 }
 
 /// The configuration file, to be followed. None of what ends by itself does that, and a pipe is read once.
@@ -244,7 +196,7 @@ fn watched(options: &Options, run: &Run, text: String, loaded: &Loaded) -> Optio
 
 /// Runs until it ends; the text of the configuration if it is to start afresh with that.
 fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
-    let text = match (std::env::var(HANDED_OVER).ok(), &run.config) {
+    let text = match (process::handed_over(), &run.config) {
         (Some(text), Some(_)) => Some(text),
         (None, Some(path)) => Some(config::text(path)?),
         (_, None) => None,
@@ -268,7 +220,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
-    allow_files()?;
+    process::allow_files().map_err(|error| (Exit::Other, error))?;
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
     let background = Background::new()?;
     background.read_addresses(&events);
