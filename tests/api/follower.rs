@@ -56,7 +56,7 @@ impl Inbox {
                     self.state.extend(objects.into_iter().map(|object| (key(&object).1, object)));
                 }
                 Update::Set(object) | Update::SetSince(object, _) => {
-                    drop(self.state.insert(key(&object).1, object))
+                    drop(self.state.insert(key(&object).1, object));
                 }
                 Update::Delete(key) => drop(self.state.remove(&key)),
                 Update::LocalAddresses(_) => panic!("the API does not know them"),
