@@ -19,6 +19,7 @@ use crate::diff::Plan;
 use crate::health::{HealthView, Programming};
 use crate::model::store::Counts;
 use crate::model::{Family, ServiceName, Store, Touched, Update};
+use crate::notices::Notice;
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
 use crate::schedule::Retry;
@@ -68,6 +69,8 @@ pub struct Synced {
     pub failures: Vec<Family>,
     /// If everything is programmed now: when the oldest of the updates in it arrived.
     pub programmed_since: Option<Instant>,
+    /// What operators must see.
+    pub notices: Vec<Notice>,
     /// Whether everything is programmed now, apart from Services that the kernel refuses.
     pub kept_up: bool,
 }
@@ -95,6 +98,7 @@ impl<B: Backend> Engine<B> {
             retry: Retry::new(RETRY.0, RETRY.1),
             refused: BTreeMap::new(),
             conflicts: BTreeMap::new(),
+            notices: Vec::new(),
             reviews: Reviews::new(Flows::new(family, config.node_port_addresses.matches_all(family))),
             given_up: false,
         };
@@ -196,6 +200,7 @@ impl<B: Backend> Engine<B> {
                 let refused = |name: &_| lane.refused.contains_key(&Owner::Service(ServiceName::clone(name)));
                 synced.triggered.extend(self.triggers.programmed(lane.family, refused));
             }
+            synced.notices.append(&mut lane.notices);
         }
         synced.kept_up = self.lanes.iter().all(Lane::keeps_up);
         if synced.kept_up {

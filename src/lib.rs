@@ -25,6 +25,7 @@ pub mod lock;
 pub mod metrics;
 pub mod model;
 pub mod netlink;
+pub mod notices;
 pub mod policy;
 pub mod process;
 pub mod reload;

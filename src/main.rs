@@ -18,6 +18,7 @@ use shunt::health;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
+use shunt::notices::{self, Pace, Recorded, Recorder};
 use shunt::process;
 use shunt::reload::{self, Watched};
 use shunt::run::{Ended, Event, EventLoop, Events};
@@ -216,7 +217,8 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     metrics.configuration_warnings.set(i64::try_from(loaded.warnings.len()).unwrap_or(i64::MAX));
     let context = convert::Context::new(node_name, run.service_proxy_name.as_deref().map(Into::into));
     let (reporter, shown) = health::channel();
-    let (events_loop, events) = EventLoop::new(metrics.clone(), reporter);
+    let (recorder, notices) = notices::channel(metrics.clone());
+    let (events_loop, events) = EventLoop::new(metrics.clone(), reporter, recorder.clone());
     // What can be wrong on this machine comes first: nothing is read before shunt may write.
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
@@ -228,8 +230,10 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let server = start_source(&choice, run.master.clone(), &background, context.clone(), &metrics, &events)?;
     // What ends by itself serves nothing.
     let lasting = (!run.once && !run.dry_run).then_some(Lasting { config, shown, watched, later });
-    let follow = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
-    background.start(&events, lasting, metrics, server.map(|server| (server, context, follow)))?;
+    let options = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
+    let notices = (!run.dry_run).then_some(notices);
+    let api = server.map(|server| Api { server, context, options, notices });
+    background.start(&events, lasting, metrics, recorder, api)?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
@@ -281,13 +285,15 @@ fn start_source(
             manifests.watch(sink).map_err(source)?;
             return Ok(None);
         }
-        SourceChoice::Kubeconfig(path) => Some(path.as_path()),
+        SourceChoice::Kubeconfig(path) => Some(path.clone()),
         SourceChoice::InCluster => None,
     };
-    let server = background.0.block_on(watch::connect(kubeconfig, master));
-    let server = server.map_err(|error| (Exit::Source, error))?;
-    info!("following the API server at {}", server.url);
-    Ok(Some(server))
+    let access = watch::Access { kubeconfig, master, ..watch::Access::default() };
+    background.0.block_on(async {
+        let server = watch::connect(access, metrics.clone()).await.map_err(|error| (Exit::Source, error))?;
+        info!("following the API server at {}", server.url().await);
+        Ok(Some(server))
+    })
 }
 
 /// What a shunt has that does not end by itself.
@@ -324,7 +330,8 @@ impl Background {
         events: &Events,
         lasting: Option<Lasting>,
         metrics: Metrics,
-        api: Option<(watch::Server, convert::Context, watch::Options)>,
+        recorder: Recorder,
+        api: Option<Api>,
     ) -> Result<(), Failure> {
         let events = events.clone();
         let run = move || {
@@ -332,13 +339,13 @@ impl Background {
                 let lasting = async {
                     if let Some(Lasting { config, shown, watched, later }) = lasting {
                         let reload = reload::follow(watched, metrics.clone(), events.clone());
-                        let serve = serve::all(config, metrics.clone(), shown, &events);
+                        let serve = serve::all(config, metrics.clone(), shown, recorder.clone(), &events);
                         tokio::join!(serve, reload, sysctl::set_later(later));
                     }
                 };
                 let objects = async {
-                    if let Some((server, context, follow)) = api {
-                        watch::run(server, context, follow, metrics.clone(), events.sink()).await;
+                    if let Some(api) = api {
+                        api.follow(&events, &metrics, &recorder).await;
                     }
                 };
                 tokio::join!(watch_signals(&events), addresses::follow(events.sink()), lasting, objects);
@@ -347,6 +354,29 @@ impl Background {
         let thread = thread::Builder::new().name("background".into()).spawn(run);
         thread.map_err(|error| (Exit::Other, anyhow!("no thread can be started: {error}")))?;
         Ok(())
+    }
+}
+
+/// The API server, and what is done with it.
+struct Api {
+    server: watch::Server,
+    context: convert::Context,
+    options: watch::Options,
+    /// What becomes Kubernetes Events; nothing in a dry run.
+    notices: Option<Recorded>,
+}
+
+impl Api {
+    async fn follow(self, events: &Events, metrics: &Metrics, recorder: &Recorder) {
+        let (server, node) = (self.server.clone(), self.context.node_name().clone());
+        let publish = async {
+            if let Some(notices) = self.notices {
+                notices::publish(server, node, notices, metrics.clone(), Pace::default()).await;
+            }
+        };
+        let (metrics, recorder) = (metrics.clone(), recorder.clone());
+        let objects = watch::run(self.server, self.context, self.options, metrics, recorder, events.sink());
+        tokio::join!(publish, objects);
     }
 }
 

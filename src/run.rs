@@ -14,6 +14,7 @@ use crate::health::Reporter;
 use crate::metrics::Metrics;
 use crate::metrics::kube_proxy::seconds;
 use crate::model::{Family, Update};
+use crate::notices::Recorder;
 use crate::source::Sink;
 
 /// How often the backend is asked what it has counted.
@@ -72,6 +73,7 @@ pub struct EventLoop {
     events: Receiver<Event>,
     metrics: Metrics,
     reporter: Reporter,
+    recorder: Recorder,
     begun: SystemTime,
     /// Objects have come since they were counted.
     uncounted: Cell<bool>,
@@ -80,10 +82,10 @@ pub struct EventLoop {
 impl EventLoop {
     /// A loop and the place where its events are put.
     #[must_use]
-    pub fn new(metrics: Metrics, reporter: Reporter) -> (Self, Events) {
+    pub fn new(metrics: Metrics, reporter: Reporter, recorder: Recorder) -> (Self, Events) {
         let (sender, events) = channel();
         let begun = SystemTime::now();
-        (Self { events, metrics, reporter, begun, uncounted: Cell::new(true) }, Events(sender))
+        (Self { events, metrics, reporter, recorder, begun, uncounted: Cell::new(true) }, Events(sender))
     }
 
     /// Runs until a signal, or with `once` until everything is programmed.
@@ -172,6 +174,7 @@ impl EventLoop {
         let synced = engine.sync(start)?;
         let end = Instant::now();
         self.report(engine, &synced, end - start);
+        synced.notices.into_iter().for_each(|notice| self.recorder.record(notice));
         for family in synced.failures {
             self.metrics.sync_failures.get_or_create(&family.into()).inc();
         }

@@ -13,12 +13,13 @@ use crate::health::{self, Shown};
 use crate::http::{self, Answer, Answers};
 use crate::metrics::Metrics;
 use crate::metrics::exposition::{self, Format};
+use crate::notices::Recorder;
 use crate::run::{Event, Events};
 
 /// Serves metrics, healthz and the health ports for as long as the future lives. An address in use is a
 /// warning, since a node without metrics still serves its Services; with `bindAddressHardFail` it ends
 /// the program.
-pub async fn all(config: Config, metrics: Metrics, shown: Shown, events: &Events) {
+pub async fn all(config: Config, metrics: Metrics, shown: Shown, recorder: Recorder, events: &Events) {
     let health = health::answers(shown.programming.clone(), &metrics);
     let refused = |told: Cell<bool>| {
         let hard_fail = config.bind_address_hard_fail;
@@ -36,7 +37,7 @@ pub async fn all(config: Config, metrics: Metrics, shown: Shown, events: &Events
     tokio::join!(
         http::serve(config.metrics_address, "metricsBindAddress", answers, metrics_refused),
         http::serve(config.healthz_address, "healthzBindAddress", health, healthz_refused),
-        health::serve_ports(shown),
+        health::serve_ports(shown, recorder, metrics.clone()),
     );
 }
 

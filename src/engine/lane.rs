@@ -11,6 +11,7 @@ use crate::desired::ledger::{Conflict, seniority};
 use crate::desired::row::{MOST_ENDPOINTS, Row};
 use crate::desired::{Context, Ledger, Owner, node_rows, service_rows};
 use crate::model::{Family, Store};
+use crate::notices::{Notice, Reason};
 use crate::reviews::Reviews;
 use crate::schedule::Retry;
 
@@ -35,6 +36,8 @@ pub(super) struct Lane {
     pub(super) refused: BTreeMap<Owner, Retry>,
     /// Frontends that owners do not get, as reported.
     pub(super) conflicts: BTreeMap<Owner, Vec<Conflict>>,
+    /// What operators must see, until it is taken.
+    pub(super) notices: Vec<Notice>,
     /// What conntrack has to be compared with.
     pub(super) reviews: Reviews,
     /// The kernel does not have what this family needs.
@@ -56,9 +59,10 @@ impl Lane {
                 Owner::Service(name) => store.service(name).map(|service| service.created),
             };
             if rows.iter().any(is_cut) {
-                warn!(
-                    "{owner} has more than {MOST_ENDPOINTS} endpoints: the first {MOST_ENDPOINTS} are used"
-                );
+                let note =
+                    format!("has more than {MOST_ENDPOINTS} endpoints: the first {MOST_ENDPOINTS} are used");
+                warn!("{owner} {note}");
+                self.notices.extend(notice(&owner, Reason::TooManyEndpoints, note));
             }
             // What is wanted now is something else than what was refused.
             self.refused.remove(&owner);
@@ -83,11 +87,13 @@ impl Lane {
         let known = self.conflicts.remove(&owner).unwrap_or_default();
         for conflict in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
             let crate::desired::RowKey::Frontend(frontend) = conflict.key else { continue };
-            warn!(
+            let note = format!(
                 "{} and {} both claim {frontend}: {} has it, as the older one, or the first by name if equally old; \
                  {} gets it when that one goes away",
                 conflict.winner, conflict.loser, conflict.winner, conflict.loser
             );
+            warn!("{note}");
+            self.notices.extend(notice(&conflict.loser, Reason::FrontendConflict, note));
         }
         if !conflicts.is_empty() {
             self.conflicts.insert(owner, conflicts);
@@ -174,6 +180,8 @@ impl Lane {
         warn!(
             "{owner} stays as it was programmed before, the rest goes on; next attempt in {wait:?}: {error}"
         );
+        let note = format!("stays as it was programmed before on this node, and is tried again: {error}");
+        self.notices.extend(notice(owner, Reason::RefusedByKernel, note));
         true
     }
 
@@ -191,6 +199,14 @@ impl Lane {
         let refused = self.refused.values().filter_map(Retry::due).min();
         let retry = self.retry.due().or(refused).filter(|_| !self.given_up);
         retry.into_iter().chain(self.reviews.deadline())
+    }
+}
+
+/// What the Service's Event says.
+fn notice(owner: &Owner, reason: Reason, note: String) -> Option<Notice> {
+    match owner {
+        Owner::Node => None,
+        Owner::Service(name) => Some(Notice::of_service(name, reason, note)),
     }
 }
 

@@ -165,11 +165,19 @@ fn a_failing_family_does_not_stop_the_other_and_is_tried_again() {
 #[test]
 fn a_refused_service_stays_as_it_was_and_the_others_go_on() {
     let mut node = Node::with(&["a/bad", "a/good"]);
-    let moved = |n: &str| Update::Set(a_slice(n, if n == "a/bad" { 1 } else { 2 }, "10.1.0.9"));
+    let at = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let moved = |n: &str| {
+        let number: u8 = if n == "a/bad" { 1 } else { 2 };
+        Update::SetSince(a_slice(n, number, "10.1.0.9"), at(number.into()))
+    };
     node.kernel().refuses = Some(Owner::Service(name("a/bad")));
     node.engine.take(vec![moved("a/bad"), moved("a/good")], node.now);
     let synced = node.sync();
     assert_eq!((synced.failures.len(), synced.programmed_since), (1, None));
+    assert_eq!(synced.triggered, [(Family::V4, at(2))], "what is refused is not programmed");
+    let [notice] = &synced.notices[..] else { panic!("{:?}", synced.notices) };
+    assert_eq!((&*notice.object, notice.reason), ("a/bad", crate::notices::Reason::RefusedByKernel));
+    assert_eq!(node.engine.refused_counts(), [(Family::V4, 1), (Family::V6, 0)]);
     let endpoints = |node: &Node| -> Vec<usize> {
         let kernel = node.kernel();
         let rows = kernel.rows.values().filter_map(|(_, row)| match row {
@@ -183,7 +191,9 @@ fn a_refused_service_stays_as_it_was_and_the_others_go_on() {
     assert_eq!(endpoints(&node), [1, 2], "bad as before, good has two");
     node.kernel().refuses = None;
     node.now = node.engine.deadline().expect("a retry of the refused one");
-    assert!(node.sync().programmed_since.is_some());
+    let synced = node.sync();
+    assert!(synced.programmed_since.is_some() && synced.notices.is_empty());
+    assert_eq!(synced.triggered, [(Family::V4, at(1))]);
     assert_eq!(endpoints(&node), [2, 2]);
     assert!(node.engine.is_settled());
 }

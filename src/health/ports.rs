@@ -15,7 +15,9 @@ use tracing::{info, warn};
 
 use super::{Change, Programming, Shown};
 use crate::http::{Answer, Answers, Families, accept, listen};
+use crate::metrics::Metrics;
 use crate::model::{Port, ServiceName};
+use crate::notices::{Notice, Reason, Recorder};
 
 /// How long after a port could not be had it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -24,9 +26,10 @@ const RETRY: Duration = Duration::from_secs(2);
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// Keeps the servers for as long as the future lives.
-pub async fn serve(mut shown: Shown) {
+pub async fn serve(mut shown: Shown, recorder: Recorder, metrics: Metrics) {
     let mut ports = Ports {
         programming: shown.programming,
+        recorder,
         services: BTreeMap::new(),
         addresses: Vec::new(),
         missing: BTreeSet::new(),
@@ -45,12 +48,14 @@ pub async fn serve(mut shown: Shown) {
                 }
             }
         }
+        metrics.health_ports_missing.set(i64::try_from(ports.missing.len()).unwrap_or(i64::MAX));
     }
 }
 
 /// Every server.
 struct Ports {
     programming: watch::Receiver<Programming>,
+    recorder: Recorder,
     services: BTreeMap<ServiceName, Server>,
     addresses: Vec<IpAddr>,
     /// Services of which not every address is open.
@@ -126,10 +131,12 @@ impl Ports {
                 Err(error) => {
                     self.missing.insert(name.clone());
                     if server.warned.insert(address) {
-                        warn!(
-                            "health port {at} of Service {name} cannot be opened and is tried again every \
-                             {RETRY:?}; load balancers leave this node out until then: {error}"
+                        let note = format!(
+                            "health port {at} cannot be opened and is tried again every {RETRY:?}; load balancers \
+                             leave this node out until then: {error}"
                         );
+                        warn!("Service {name}: {note}");
+                        self.recorder.record(Notice::of_service(name, Reason::HealthPortUnavailable, note));
                     }
                 }
             }

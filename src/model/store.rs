@@ -1,17 +1,19 @@
 //! The store: everything that the sources have said, by Service.
 
+mod counts;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::addr::Family;
 use super::endpoint::EndpointSlice;
 use super::name::{ObjectName, ServiceName, SharedStr};
 use super::node::{LocalAddress, Node};
 use super::service::Service;
 use super::update::{Key, Kind, Object, Update};
+pub use counts::Counts;
 
 /// All objects, compact. One owner mutates it: the engine.
 #[derive(Debug, Default)]
@@ -23,23 +25,6 @@ pub struct Store {
     local_addresses: Box<[LocalAddress]>,
     service_cidrs: BTreeMap<SharedStr, Box<[IpNet]>>,
     listed: BTreeSet<Kind>,
-}
-
-/// How many objects are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Services served here.
-    pub services: usize,
-    /// EndpointSlices.
-    pub slices: usize,
-    /// Legacy Endpoints objects.
-    pub legacy: usize,
-    /// Our own Node, or none.
-    pub nodes: usize,
-    /// ServiceCIDRs.
-    pub service_cidrs: usize,
-    /// Endpoints of all slices and legacy Endpoints: IPv4, IPv6.
-    pub endpoints: [usize; 2],
 }
 
 /// What is known under one Service name. Slices may come before their Service and stay after it.
@@ -131,22 +116,6 @@ impl Store {
         let service = self.slice_owners.get(name)?;
         let slices = &self.entries.get(service)?.slices;
         slices.iter().find(|(known, _)| known == name).map(|(_, slice)| (service, slice))
-    }
-
-    /// How much is known. Cost: a look at every Service and slice.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts { service_cidrs: self.service_cidrs.len(), ..Counts::default() };
-        counts.slices = self.slice_owners.len();
-        counts.nodes = usize::from(self.node.is_some());
-        for entry in self.entries.values() {
-            counts.services += usize::from(entry.service.is_some());
-            counts.legacy += usize::from(!entry.endpoints.is_empty());
-        }
-        for slice in self.all_slices() {
-            counts.endpoints[usize::from(slice.family == Family::V6)] += slice.endpoints.len();
-        }
-        counts
     }
 
     /// Every slice of every Service, also of those that are not served here; legacy Endpoints too.

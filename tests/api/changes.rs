@@ -119,6 +119,7 @@ fn the_server_is_asked_for_what_we_need_and_no_more() {
                 Verb::Watch => {
                     assert_ne!(query("resourceVersion"), Some("0"), "never older than what we have");
                 }
+                Verb::Write => panic!("nothing is wrong with any object: {seen:?}"),
                 Verb::Stream => {
                     assert_eq!(query("resourceVersion"), Some(""), "a list as new as the question");
                 }

@@ -1,7 +1,6 @@
 //! A source that runs, and what it has handed over so far.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,8 +9,9 @@ use serde_json::{Value, json};
 use shunt::metrics::exposition::{Format, encode};
 use shunt::metrics::{KindLabel, Metrics};
 use shunt::model::{Key, Kind, NodeName, Object, Update};
+use shunt::notices::{self, Pace, Recorder, publish};
 use shunt::source::convert::Context;
-use shunt::source::watch::{self, Limits, Options};
+use shunt::source::watch::{self, Access, Limits, Options};
 use tokio::sync::oneshot;
 
 use crate::apiserver::Server;
@@ -70,6 +70,8 @@ impl Inbox {
 pub struct Follower {
     inbox: Arc<(Mutex<Inbox>, Condvar)>,
     pub metrics: Metrics,
+    /// Takes notices from tests too.
+    pub recorder: Recorder,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,6 +89,11 @@ pub fn follow(server: &Server) -> Follower {
     Follower::start(server, quick())
 }
 
+/// How to reach a server, without credentials.
+pub fn access(server: &Server) -> Access {
+    Access { master: Some(server.url().parse().unwrap()), ..Access::default() }
+}
+
 /// The node that the tests run on.
 pub fn context() -> Context {
     Context::new(NodeName("here".into()), None)
@@ -99,28 +106,37 @@ impl Follower {
 
     /// Follows as long as no more than `batches` have been handed over.
     pub fn limited(server: &Server, context: Context, options: Options, batches: usize) -> Self {
+        Self::over(access(server), context, options, batches)
+    }
+
+    /// Follows whatever server there is behind `access`; what is wrong with objects becomes Events.
+    pub fn over(access: Access, context: Context, options: Options, batches: usize) -> Self {
         let inbox = Arc::new((Mutex::new(Inbox::default()), Condvar::new()));
         let (metrics, (stop, stopped)) = (Metrics::default(), oneshot::channel());
-        let kubeconfig = kubeconfig(&server.url());
         let (into, counted) = (Arc::clone(&inbox), metrics.clone());
+        let (recorder, notices) = notices::channel(metrics.clone());
+        let record = recorder.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let server = watch::connect(Some(&kubeconfig), None).await.unwrap();
-                std::fs::remove_file(kubeconfig).unwrap();
+                let server = watch::connect(access, counted.clone()).await.unwrap();
                 let sink = Box::new(move |updates| {
                     let mut inbox = into.0.lock().unwrap();
                     inbox.take(updates);
                     into.1.notify_all();
                     inbox.batches < batches
                 });
+                let node = context.node_name().clone();
+                let pace = Pace { spread: Duration::ZERO, repeat: Duration::ZERO };
+                let publish = publish(server.clone(), node, notices, counted.clone(), pace);
                 tokio::select! {
-                    () = watch::run(server, context, options, counted, sink) => {}
+                    () = publish => {}
+                    () = watch::run(server, context, options, counted, recorder, sink) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Self { inbox, metrics, stop: Some(stop), thread: Some(thread) }
+        Self { inbox, metrics, recorder: record, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Looks at what has come so far.
@@ -224,21 +240,4 @@ fn key(object: &Object) -> (Kind, Key) {
         Object::Node(_) => (Kind::Node, Key::Node),
         Object::ServiceCidr(name, _) => (Kind::ServiceCidr, Key::ServiceCidr(name.clone())),
     }
-}
-
-/// Counts kubeconfigs, so that each has a name of its own.
-static NUMBER: AtomicUsize = AtomicUsize::new(0);
-
-/// A kubeconfig for the server, in a file of its own.
-fn kubeconfig(url: &str) -> std::path::PathBuf {
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}]
-    });
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("shunt-api-{}-{number}.json", std::process::id()));
-    std::fs::write(&path, config.to_string()).unwrap();
-    path
 }

@@ -13,10 +13,13 @@
 #![allow(dead_code, reason = "shared by several test crates; none of them needs everything")]
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
+mod events;
 mod serve;
 mod store;
+pub mod tls;
 mod wire;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +49,8 @@ pub enum Verb {
     Watch,
     /// A watch that begins with a list (`sendInitialEvents=true`).
     Stream,
+    /// Something is written.
+    Write,
 }
 
 /// What goes wrong with one request.
@@ -191,6 +196,38 @@ impl Server {
     /// Makes the server one without this API.
     pub fn without(&self, resource: Resource) {
         self.change(|store| store.absent.push(resource));
+    }
+
+    /// Refuses every request for the resource with 403, or no longer.
+    pub fn forbid(&self, resource: Resource, forbidden: bool) {
+        self.change(|store| {
+            store.forbidden.retain(|other| *other != resource);
+            store.forbidden.extend(forbidden.then_some(resource));
+        });
+    }
+
+    /// Answers 401 to whoever does not bring one of these tokens, and closes what is open.
+    pub fn accept_tokens(&self, tokens: &[&str]) {
+        let tokens = tokens.iter().map(ToString::to_string).collect();
+        self.change(|store| {
+            store.tokens = Some(tokens);
+            store.cuts += 1;
+        });
+    }
+
+    /// Every Event that was created, by path.
+    pub fn events(&self) -> BTreeMap<String, Value> {
+        self.shared.store().events.clone()
+    }
+
+    /// Which rights the requests so far have used: API group, resource, verb.
+    pub fn rights(&self) -> BTreeSet<(String, String, String)> {
+        self.shared.store().seen.iter().map(|seen| seen.right.clone()).collect()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Gives the server this API back.

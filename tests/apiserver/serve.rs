@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::store::{Expiry, Page, Seen, Store, Streams, bookmark, event, status};
 use super::wire::{self, Request, Wire};
-use super::{Fault, Resource, Shared, Verb};
+use super::{Fault, Resource, Shared, Verb, events};
 
 /// Where each resource is found, and the kind of its lists.
 const ROUTES: [(&str, Resource, &str); 5] = [
@@ -32,9 +32,12 @@ pub fn connection(shared: &Shared, stream: &TcpStream) {
 }
 
 fn answer(shared: &Shared, stream: &TcpStream, request: &Request) -> io::Result<()> {
-    let route = ROUTES.iter().find(|(path, ..)| *path == request.path);
+    let (group, namespace, resource) = events::parse(&request.path);
+    let cluster_wide = request.path.replacen(&format!("/namespaces/{namespace}"), "", 1);
+    let route = ROUTES.iter().find(|(path, ..)| *path == cluster_wide);
     let is = |name: &str| request.query.get(name).is_some_and(|value| value == "true");
     let verb = match (is("watch"), is("sendInitialEvents")) {
+        _ if request.method != "GET" => Verb::Write,
         (true, true) => Verb::Stream,
         (true, false) => Verb::Watch,
         _ => Verb::List,
@@ -47,6 +50,7 @@ fn answer(shared: &Shared, stream: &TcpStream, request: &Request) -> io::Result<
             query: request.query.clone(),
             resource: route.map(|(_, resource, _)| *resource),
             verb,
+            right: (group, resource, events::right(&request.method, verb).to_string()),
             at: Instant::now(),
             bytes: 0,
         });
@@ -55,7 +59,16 @@ fn answer(shared: &Shared, stream: &TcpStream, request: &Request) -> io::Result<
         (store.seen.len() - 1, fault.unwrap_or(Fault::None))
     };
     let mut wire = Wire::new(stream, &fault);
+    let unknown = {
+        let store = shared.store();
+        let known = |token: &String| request.authorization == format!("Bearer {token}");
+        store.tokens.as_ref().is_some_and(|tokens| !tokens.iter().any(known))
+    };
     let result = match route {
+        _ if unknown => refuse(&mut wire, 401, "Unauthorized", None),
+        _ if request.path.starts_with(events::ROOT) => {
+            events::answer(&mut shared.store(), request, &mut wire)
+        }
         Some((_, resource, kind)) => {
             let mut call =
                 Call { shared, request, resource: *resource, kind, number, fault, wire: &mut wire };
@@ -67,7 +80,7 @@ fn answer(shared: &Shared, stream: &TcpStream, request: &Request) -> io::Result<
     result
 }
 
-fn refuse(wire: &mut Wire<'_>, code: u16, reason: &str, retry_after: Option<u32>) -> io::Result<()> {
+pub fn refuse(wire: &mut Wire<'_>, code: u16, reason: &str, retry_after: Option<u32>) -> io::Result<()> {
     let body = status(code, reason, &format!("the test says {code}")).to_string();
     let retry = retry_after.map(|seconds| ("Retry-After", seconds.to_string()));
     wire.respond(code, retry.as_slice(), body.as_bytes())
@@ -93,11 +106,12 @@ impl Call<'_, '_> {
         if let Fault::Status(code, retry_after) = self.fault {
             return refuse(self.wire, code, "Scripted", retry_after);
         }
-        let (absent, streams) = {
+        let (absent, forbidden, streams) = {
             let store = self.shared.store();
-            (store.absent.contains(&self.resource), store.streams)
+            (store.absent.contains(&self.resource), store.forbidden.contains(&self.resource), store.streams)
         };
         match (verb, streams) {
+            _ if forbidden => refuse(self.wire, 403, "Forbidden", None),
             _ if absent => refuse(self.wire, 404, "NotFound", None),
             _ if self.request.method != "GET" => refuse(self.wire, 405, "MethodNotAllowed", None),
             (Verb::List, _) => self.list(),
@@ -108,7 +122,7 @@ impl Call<'_, '_> {
             {
                 refuse(self.wire, 422, "Invalid", None)
             }
-            (Verb::Stream | Verb::Watch, _) => self.watch(verb),
+            (Verb::Stream | Verb::Watch | Verb::Write, _) => self.watch(verb),
         }
     }
 

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::{Fault, Resource, Verb};
 
+/// The namespace of a request, among its parameters.
+pub const NAMESPACE: &str = "(namespace)";
+
 /// One request as the server saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -14,6 +17,8 @@ pub struct Seen {
     pub query: BTreeMap<String, String>,
     pub resource: Option<Resource>,
     pub verb: Verb,
+    /// API group, resource and verb, as a role names them.
+    pub right: (String, String, String),
     /// When it came.
     pub at: std::time::Instant,
     /// The bytes of the response so far.
@@ -70,6 +75,12 @@ pub struct Store {
     pub history: Vec<Change>,
     pub pages: BTreeMap<String, Page>,
     pub absent: Vec<Resource>,
+    /// Resources that nobody may list or watch.
+    pub forbidden: Vec<Resource>,
+    /// The bearer tokens that are accepted; any where there is no list.
+    pub tokens: Option<Vec<String>>,
+    /// Events by path, as they were created and patched.
+    pub events: BTreeMap<String, Value>,
     pub scripts: BTreeMap<(Resource, Verb), VecDeque<Fault>>,
     pub seen: Vec<Seen>,
     /// One entry for each watch that waits for news.
@@ -111,7 +122,12 @@ impl Store {
     /// The objects of a resource that a request selects.
     pub fn select(&self, resource: Resource, query: &BTreeMap<String, String>) -> VecDeque<Value> {
         let all = self.objects.iter().filter(|((kind, _), _)| *kind == resource);
-        all.map(|(_, object)| object).filter(|object| selected(object, query)).cloned().collect()
+        let namespace = query.get(NAMESPACE).map(String::as_str);
+        all.map(|(_, object)| object)
+            .filter(|object| namespace.is_none_or(|name| object["metadata"]["namespace"] == name))
+            .filter(|object| selected(object, query))
+            .cloned()
+            .collect()
     }
 }
 

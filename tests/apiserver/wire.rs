@@ -1,17 +1,21 @@
 //! HTTP/1.1 as far as a client of the Kubernetes API speaks it, with faults in what is written.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::Fault;
+use super::store::NAMESPACE;
 
-/// One request; bodies are not read, since every request is a GET.
+/// One request.
 pub struct Request {
     pub method: String,
     pub path: String,
     pub query: BTreeMap<String, String>,
+    /// `Bearer ...`; empty where there is none.
+    pub authorization: String,
+    pub body: Vec<u8>,
 }
 
 /// Reads the next request of a connection; `None` when the client has gone.
@@ -30,8 +34,21 @@ pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let (method, target) = (words.next()?.to_string(), words.next()?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let query = pairs.map(|(key, value)| (decode(key), decode(value))).collect();
-    Some(Request { method, path: path.to_string(), query })
+    let mut query: BTreeMap<_, _> = pairs.map(|(key, value)| (decode(key), decode(value))).collect();
+    if let Some((namespace, _)) = path.split_once("/namespaces/").and_then(|(_, rest)| rest.split_once('/')) {
+        query.insert(NAMESPACE.to_string(), namespace.to_string());
+    }
+    let header = |name: &str| {
+        let lines = head.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_string())
+            .next()
+    };
+    let authorization = header("authorization").unwrap_or_default();
+    let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { method, path: path.to_string(), query, authorization, body })
 }
 
 /// Undoes the encoding of a form.

@@ -121,11 +121,7 @@ impl Endpoint<'_> {
             Ask::Watch(params, version) => builder.watch(params, version),
         };
         let request = request.map_err(|error| Failure::Unreadable(error.to_string()))?;
-        let response = match timeout(self.patience, self.server.client.send(request.map(Body::from))).await {
-            Err(_) => return Err(Failure::Silent(self.patience)),
-            Ok(Err(error)) => return Err(Failure::unreachable(&self.server.url, &error)),
-            Ok(Ok(response)) => response,
-        };
+        let response = self.server.send(request, self.patience).await?;
         let code = response.status().as_u16();
         let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| value.parse().ok()).map(Duration::from_secs);
@@ -259,20 +255,14 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::watch::connect;
+    use crate::metrics::Metrics;
+    use crate::source::watch::{Access, connect};
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_named_with_the_reason() {
         for url in ["http://127.0.0.1:1/", "https://127.0.0.1:1/"] {
-            let path = std::env::temp_dir().join(format!("shunt-nobody-{}.yaml", std::process::id()));
-            let kubeconfig = format!(
-                "{{current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-                 clusters: [{{name: c, cluster: {{server: '{url}'}}}}], users: [{{name: u}}]}}"
-            );
-            std::fs::write(&path, kubeconfig).unwrap();
-            let server = connect(Some(&path), None).await.unwrap();
-            std::fs::remove_file(&path).unwrap();
-
+            let access = Access { master: Some(url.parse().unwrap()), ..Access::default() };
+            let server = connect(access, Metrics::default()).await.unwrap();
             let (path, resource) = ("/api/v1/services".to_string(), "services".to_string());
             let endpoint = Endpoint { server: &server, patience: Duration::from_secs(60), path, resource };
             let failure = endpoint.send(&Ask::List(ListParams::default())).await.err().unwrap();

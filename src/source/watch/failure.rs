@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use crate::model::Kind;
+
 /// Why a list or watch ended. Every variant but `Closed` is tried again; nothing that was delivered
 /// before is taken back.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// No connection, no TLS session, or credentials that cannot be read.
     #[error("cannot reach the API server at {url}: {why}")]
     Unreachable { url: String, why: String },
@@ -38,7 +40,44 @@ pub(super) enum Failure {
     Closed,
 }
 
+/// What kinds that fail may have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    /// The server, or the way to it: the same for all kinds.
+    Outage,
+    /// The server does not know us.
+    Credentials,
+    /// The server knows us, and does not allow this.
+    Forbidden(String),
+    /// Something of this kind alone.
+    Other(Kind),
+}
+
 impl Failure {
+    /// What else fails, if this does.
+    pub(super) fn cause(&self, kind: Kind) -> Cause {
+        match self {
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent(_) | Self::Short(_) => Cause::Outage,
+            Self::Refused { verb, resource, status, .. } => match status.code {
+                401 => Cause::Credentials,
+                403 => Cause::Forbidden(format!("{verb} {resource}")),
+                408 | 429 | 500.. => Cause::Outage,
+                _ => Cause::Other(kind),
+            },
+            Self::Expired | Self::Unreadable(_) | Self::Told(_) | Self::Closed => Cause::Other(kind),
+        }
+    }
+
+    /// Whether a connection ended that had worked: the next try tells whether that means anything.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Silent(_) | Self::Short(_))
+    }
+
+    /// Whether we lack the right to ask.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.code == 403)
+    }
+
     /// Whether the server does not have this API at all.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if status.code == 404)
@@ -80,7 +119,8 @@ fn describe(status: &Status) -> String {
             "it does not accept our credentials (401 {message}): renew those in the kubeconfig, or the service account's token"
         ),
         403 => format!(
-            "we lack the right (403 {message}): bind a role with the verbs list and watch on it, such as system:node-proxier"
+            "we lack the right (403 {message}): bind our user or service account to a role with the verbs list and \
+             watch on it, such as ClusterRole shunt of deploy/daemonset.yaml or system:node-proxier"
         ),
         _ => format!("{code} {message}"),
     }

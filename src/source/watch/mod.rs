@@ -13,6 +13,7 @@
 //! object that cannot be read fails the whole list for ever; and `Retry-After` is lost. kube does the rest:
 //! credentials, TLS, requests.
 
+mod access;
 mod backoff;
 mod connect;
 mod exchange;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, select_all};
 
+pub use access::Access;
 pub use backoff::Limits;
 pub use connect::{ConnectError, Server, connect};
 
@@ -36,6 +38,7 @@ use super::objects::{EndpointSlice, Endpoints, Node, Service, ServiceCidr};
 use crate::metrics::Metrics;
 #[cfg(doc)]
 use crate::model::Update;
+use crate::notices::Recorder;
 use report::Report;
 use watcher::Watcher;
 
@@ -48,11 +51,11 @@ pub struct Options {
     pub page_size: u32,
     /// The pauses after failures.
     pub backoff: Limits,
-    /// How long the server may be silent while it owes an answer. Default: 60 s, the server's own limit
-    /// for a list.
+    /// How long the server may be silent while it owes an answer, or the rest of one. Default: 30 s.
     pub patience: Duration,
     /// How long one watch lasts, less up to a fifth: then the server ends it and we go on with the next
-    /// one. A connection that has died silently is noticed 15 s after that. Default: 290 s.
+    /// one. What has died behind a proxy that keeps the connection up is noticed 15 s after that; a dead
+    /// connection sooner, see [`Access::silence`]. Default: 290 s.
     pub watch: Duration,
     /// When to ask again for an API that the server does not have. Default: 5 min.
     pub absent: Duration,
@@ -64,12 +67,17 @@ impl Default for Options {
             endpoints: false,
             page_size: 500,
             backoff: Limits::default(),
-            patience: Duration::from_secs(60),
+            patience: Duration::from_secs(30),
             watch: Duration::from_secs(290),
             absent: Duration::from_secs(300),
         }
     }
 }
+
+/// After so long without the first lists the log says so.
+const WAITING: Duration = Duration::from_secs(5);
+/// And again at most after so long.
+const LONGEST_WAITING: Duration = Duration::from_secs(600);
 
 /// What the watchers of all kinds have in common.
 struct Shared {
@@ -77,6 +85,7 @@ struct Shared {
     context: Context,
     options: Options,
     metrics: Metrics,
+    recorder: Recorder,
     /// One for all watchers; they take turns, since none is at work while another one is.
     sink: Mutex<Sink>,
     report: Report,
@@ -84,9 +93,16 @@ struct Shared {
 
 /// Follows the API server until `sink` says that nobody listens any more. Whatever fails is tried again:
 /// a server that is not there yet is waited for, and while it is away nothing is handed over.
-pub async fn run(server: Server, context: Context, options: Options, metrics: Metrics, sink: Sink) {
-    let report = Report::default();
-    let shared = &Shared { server, context, options, metrics, sink: Mutex::new(sink), report };
+pub async fn run(
+    server: Server,
+    context: Context,
+    options: Options,
+    metrics: Metrics,
+    recorder: Recorder,
+    sink: Sink,
+) {
+    let report = Report::new(server.is_by_service());
+    let shared = &Shared { server, context, options, metrics, recorder, sink: Mutex::new(sink), report };
     let mut watchers: Vec<BoxFuture<'_, ()>> = vec![
         Watcher::<Node>::new(shared).run().boxed(),
         Watcher::<ServiceCidr>::new(shared).run().boxed(),
@@ -97,5 +113,26 @@ pub async fn run(server: Server, context: Context, options: Options, metrics: Me
         watchers.push(Watcher::<Endpoints>::new(shared).run().boxed());
     }
     // a watcher ends only when the sink is closed, and then it is closed for all
+    watchers.push(tell_while_waiting(shared).boxed());
     select_all(watchers).await;
+}
+
+/// Says what is waited for while nothing can be programmed yet: a server that takes connections and never
+/// answers causes no failure for a while. Never ends.
+async fn tell_while_waiting(shared: &Shared) {
+    let mut pause = WAITING;
+    loop {
+        tokio::time::sleep(pause).await;
+        let missing = shared.report.missing();
+        if missing.is_empty() {
+            return std::future::pending().await;
+        }
+        tracing::warn!(
+            "waiting for the first complete list of {} from the API server at {}: nothing is programmed before, and \
+             --once and --dry-run do not end",
+            missing.join(" and "),
+            shared.server.url().await
+        );
+        pause = (pause * 4).min(LONGEST_WAITING);
+    }
 }

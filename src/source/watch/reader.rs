@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::kinds::Watched;
 use crate::metrics::Metrics;
 use crate::model::{Object, Update};
+use crate::notices::{Notice, Recorder};
 use crate::source::convert::{Context, Problem};
 
 /// Where the control plane notes what changed an EndpointSlice last.
@@ -23,6 +24,7 @@ const REMEMBERED: usize = 1000;
 pub(super) struct Reader<'a, K> {
     context: &'a Context,
     metrics: &'a Metrics,
+    recorder: &'a Recorder,
     /// What has been warned of: a relist finds the same problems again.
     told: HashSet<Problem>,
     kind: PhantomData<fn() -> K>,
@@ -42,8 +44,8 @@ pub(super) enum Said {
 }
 
 impl<'a, K: Watched> Reader<'a, K> {
-    pub(super) fn new(context: &'a Context, metrics: &'a Metrics) -> Self {
-        Self { context, metrics, told: HashSet::new(), kind: PhantomData }
+    pub(super) fn new(context: &'a Context, metrics: &'a Metrics, recorder: &'a Recorder) -> Self {
+        Self { context, metrics, recorder, told: HashSet::new(), kind: PhantomData }
     }
 
     /// One line of a watch, and the resource version that it brings us to. An object that cannot be read
@@ -101,6 +103,7 @@ impl<'a, K: Watched> Reader<'a, K> {
             return tracing::debug!("{problem}");
         }
         tracing::warn!("{problem}");
+        self.recorder.record(Notice::from(&problem));
         if self.told.len() >= REMEMBERED {
             self.told.clear();
         }

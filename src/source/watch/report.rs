@@ -1,15 +1,41 @@
-//! What the log says about a server that fails: once when it starts, once when the reason changes, once
-//! when it is over. Several kinds that fail for one reason are one message. EDGE (logs).
+//! What the log says about a server that fails: one warning for each cause, however many kinds it hits
+//! and however often, one word when it is over, and a reminder if it lasts. EDGE (logs).
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::failure::{Cause, Failure};
 use crate::model::Kind;
+
+/// How long after a warning the same one is said again.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// What goes with warnings while nothing has been listed from an address that Kubernetes has told us.
+const BY_SERVICE: &str = ". This is the address that Kubernetes gives to pods, a ClusterIP, which works only where \
+    shunt or kube-proxy has programmed the node: set KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT to an \
+    address of an API server itself, or use --kubeconfig or --master";
 
 /// The kinds that fail at the moment, and why.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    failing: Mutex<BTreeMap<Kind, String>>,
+    state: Mutex<State>,
+    /// The address is the one that Kubernetes tells a pod of.
+    by_service: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failing: BTreeMap<Kind, Cause>,
+    told: BTreeMap<Cause, Told>,
+    listed: BTreeSet<Kind>,
+}
+
+/// Since when a cause is known, and when it was last warned of.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    first: Instant,
+    last: Instant,
 }
 
 /// What to say.
@@ -17,43 +43,90 @@ pub(super) struct Report {
 enum Say {
     Nothing,
     Fails,
-    Works,
-    AllWork,
+    Still(Duration),
+    Works(Cause, Duration),
 }
 
 impl Report {
+    pub(super) fn new(by_service: bool) -> Self {
+        Self { by_service, ..Self::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A list or watch of the kind failed.
-    pub(super) fn failed(&self, kind: Kind, why: &str) {
-        if self.note(kind, Some(why)) == Say::Fails {
-            tracing::warn!(kind = kind.as_str(), "{why}; trying again, the node stays as it is");
-        } else {
-            tracing::debug!(kind = kind.as_str(), "{why}");
+    pub(super) fn failed(&self, kind: Kind, failure: &Failure) {
+        let cause = failure.cause(kind);
+        let hint = self.by_service && cause == Cause::Outage && self.state().listed.is_empty();
+        let hint = if hint { BY_SERVICE } else { "" };
+        match self.state().failed(kind, cause, Instant::now()) {
+            Say::Fails => tracing::warn!("{failure}; trying again, the node stays as it is{hint}"),
+            Say::Still(since) => {
+                tracing::warn!(
+                    "since {} s: {failure}; trying again, the node stays as it is{hint}",
+                    since.as_secs()
+                );
+            }
+            Say::Nothing | Say::Works(..) => tracing::debug!(kind = kind.as_str(), "{failure}"),
         }
     }
 
     /// A list of the kind is complete, or a watch of it stands.
     pub(super) fn works(&self, kind: Kind) {
-        match self.note(kind, None) {
-            Say::AllWork => tracing::info!("the API server answers again"),
-            Say::Works => tracing::info!(kind = kind.as_str(), "the API server answers again for this kind"),
-            _ => {}
+        let Say::Works(cause, since) = self.state().works(kind, Instant::now()) else { return };
+        let seconds = since.as_secs();
+        match cause {
+            Cause::Outage => tracing::info!("the API server answers again, after {seconds} s"),
+            Cause::Credentials => {
+                tracing::info!("the API server accepts our credentials again, after {seconds} s");
+            }
+            Cause::Forbidden(what) => tracing::info!("the API server allows us to {what} now"),
+            Cause::Other(kind) => tracing::info!(kind = kind.as_str(), "the API server is followed again"),
         }
     }
 
-    fn note(&self, kind: Kind, why: Option<&str>) -> Say {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(why) = why else {
-            return match failing.remove(&kind) {
-                None => Say::Nothing,
-                Some(_) if failing.is_empty() => Say::AllWork,
-                // the others are about to come back too
-                Some(was) if failing.values().any(|other| *other == was) => Say::Nothing,
-                Some(_) => Say::Works,
-            };
-        };
-        let known = failing.values().any(|known| known == why);
-        failing.insert(kind, why.to_string());
-        if known { Say::Nothing } else { Say::Fails }
+    /// A list of the kind is complete.
+    pub(super) fn listed(&self, kind: Kind) {
+        self.state().listed.insert(kind);
+    }
+
+    /// Without which of these kinds nothing is programmed: those that have not been listed.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        let state = self.state();
+        let needed = [Kind::Service, Kind::EndpointSlice].into_iter();
+        needed.filter(|kind| !state.listed.contains(kind)).map(Kind::as_str).collect()
+    }
+}
+
+impl State {
+    fn failed(&mut self, kind: Kind, cause: Cause, now: Instant) -> Say {
+        let before = self.failing.insert(kind, cause.clone());
+        if let Some(before) = before.filter(|before| !self.failing.values().any(|other| other == before)) {
+            self.told.remove(&before);
+        }
+        match self.told.get_mut(&cause) {
+            None => {
+                self.told.insert(cause, Told { first: now, last: now });
+                Say::Fails
+            }
+            Some(told) if now - told.last >= REMIND => {
+                told.last = now;
+                Say::Still(now - told.first)
+            }
+            Some(_) => Say::Nothing,
+        }
+    }
+
+    fn works(&mut self, kind: Kind, now: Instant) -> Say {
+        let Some(cause) = self.failing.remove(&kind) else { return Say::Nothing };
+        // the others are about to come back too
+        if self.failing.values().any(|other| *other == cause) {
+            return Say::Nothing;
+        }
+        let since = self.told.remove(&cause).map_or(Duration::ZERO, |told| now - told.first);
+        Say::Works(cause, since)
     }
 }
 
@@ -62,22 +135,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_change_is_said_once() {
-        let report = Report::default();
-        for (kind, why, say) in [
-            (Kind::Service, None, Say::Nothing),
-            (Kind::Service, Some("refused"), Say::Fails),
-            (Kind::Service, Some("refused"), Say::Nothing),
-            (Kind::Node, Some("refused"), Say::Nothing),
-            (Kind::Service, Some("not allowed"), Say::Fails),
-            (Kind::Node, None, Say::Works),
-            (Kind::Node, Some("refused"), Say::Fails),
-            (Kind::Service, Some("refused"), Say::Nothing),
-            (Kind::Service, None, Say::Nothing),
-            (Kind::Node, None, Say::AllWork),
-            (Kind::Node, None, Say::Nothing),
+    fn an_outage_is_one_warning_and_one_word_when_it_is_over() {
+        let (mut state, start) = (State::default(), Instant::now());
+        let forbidden = || Cause::Forbidden("list services".to_owned());
+        let over = |cause, seconds| Say::Works(cause, Duration::from_secs(seconds));
+        for (second, kind, cause, say) in [
+            (0, Kind::Service, None, Say::Nothing),
+            (1, Kind::Service, Some(Cause::Outage), Say::Fails),
+            (2, Kind::Service, Some(Cause::Outage), Say::Nothing),
+            (3, Kind::Node, Some(Cause::Outage), Say::Nothing),
+            (4, Kind::Service, Some(forbidden()), Say::Fails),
+            (5, Kind::Service, Some(Cause::Outage), Say::Nothing),
+            (600, Kind::Service, Some(Cause::Outage), Say::Nothing),
+            (601, Kind::Node, Some(Cause::Outage), Say::Still(Duration::from_secs(600))),
+            (602, Kind::Service, Some(Cause::Outage), Say::Nothing),
+            (603, Kind::Node, None, Say::Nothing),
+            (604, Kind::Service, None, over(Cause::Outage, 603)),
+            (605, Kind::Service, Some(Cause::Outage), Say::Fails),
+            (606, Kind::Service, Some(forbidden()), Say::Fails),
+            (607, Kind::Node, Some(Cause::Credentials), Say::Fails),
+            (608, Kind::Node, None, over(Cause::Credentials, 1)),
+            (609, Kind::Service, None, over(forbidden(), 3)),
+            (610, Kind::Node, None, Say::Nothing),
         ] {
-            assert_eq!(report.note(kind, why), say, "{kind:?} {why:?}");
+            let now = start + Duration::from_secs(second);
+            let said = match cause {
+                Some(cause) => state.failed(kind, cause, now),
+                None => state.works(kind, now),
+            };
+            assert_eq!(said, say, "second {second}");
         }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_named() {
+        let report = Report::default();
+        assert_eq!(report.missing(), ["Service", "EndpointSlice"]);
+        report.listed(Kind::Node);
+        report.listed(Kind::Service);
+        assert_eq!(report.missing(), ["EndpointSlice"]);
+        report.listed(Kind::EndpointSlice);
+        assert!(report.missing().is_empty());
     }
 }

@@ -12,7 +12,7 @@ use super::exchange::{Ask, Endpoint, Heard, Lines, Page};
 use super::failure::Failure;
 use super::kinds::{Selectors, Watched};
 use super::reader::{Reader, Said, set_object};
-use crate::metrics::KindLabel;
+use crate::metrics::{KindLabel, ListLabel};
 use crate::model::{Object, Update};
 
 /// A watch that has stood for this long works, even if nothing has happened in it.
@@ -33,6 +33,8 @@ pub(super) struct Watcher<'a, K> {
     streams_hang: bool,
     /// The server has been found without this API, and the sink knows.
     absent: bool,
+    /// There was a watch already.
+    watched: bool,
 }
 
 impl<'a, K: Watched> Watcher<'a, K> {
@@ -44,11 +46,12 @@ impl<'a, K: Watched> Watcher<'a, K> {
             shared,
             endpoint: Endpoint { server, patience, path: K::url_path(&(), None), resource },
             selectors: K::selectors(&shared.context),
-            reader: Reader::new(&shared.context, &shared.metrics),
+            reader: Reader::new(&shared.context, &shared.metrics, &shared.recorder),
             backoff: Backoff::new(shared.options.backoff),
             version: None,
             streams_hang: false,
             absent: false,
+            watched: false,
         }
     }
 
@@ -62,7 +65,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
             let pause = match ended {
                 Ok(()) => continue,
                 Err(Failure::Closed) => return,
-                Err(failure) if K::OPTIONAL && failure.is_absent() => match self.without_api() {
+                Err(failure) if K::OPTIONAL && self.may_lack(&failure) => match self.without_api(&failure) {
                     Ok(pause) => pause,
                     Err(_) => return,
                 },
@@ -83,15 +86,32 @@ impl<'a, K: Watched> Watcher<'a, K> {
             self.version = None;
             return if first { Duration::ZERO } else { pause };
         }
-        self.shared.report.failed(K::KIND, &failure.to_string());
+        if first && self.version.is_some() && failure.is_cut() {
+            tracing::debug!(kind, "{failure}");
+        } else {
+            self.shared.metrics.watch_failing.get_or_create(&KindLabel { kind }).set(1);
+            self.shared.report.failed(K::KIND, failure);
+        }
         pause
     }
 
-    /// The server does not have this kind: so there are none of it.
-    fn without_api(&mut self) -> Result<Duration, Failure> {
+    /// Whether a failure means that there are none of this kind, for all that we may know.
+    fn may_lack(&self, failure: &Failure) -> bool {
+        failure.is_absent() || (failure.is_forbidden() && self.version.is_none())
+    }
+
+    /// The server does not have this kind, or does not show it to us: so there are none of it.
+    fn without_api(&mut self, failure: &Failure) -> Result<Duration, Failure> {
         self.version = None;
         if !self.absent {
-            tracing::info!(kind = K::KIND.as_str(), "the API server does not have this API, which is fine");
+            if failure.is_absent() {
+                tracing::info!(
+                    kind = K::KIND.as_str(),
+                    "the API server does not have this API, which is fine"
+                );
+            } else {
+                tracing::warn!("{failure}; going on without {}", self.endpoint.resource);
+            }
             self.hand_over(vec![Update::Reset(K::KIND, Vec::new())])?;
             self.works();
         }
@@ -100,6 +120,8 @@ impl<'a, K: Watched> Watcher<'a, K> {
     }
 
     fn works(&mut self) {
+        let kind = K::KIND.as_str();
+        self.shared.metrics.watch_failing.get_or_create(&KindLabel { kind }).set(0);
         self.shared.report.works(K::KIND);
     }
 
@@ -127,12 +149,17 @@ impl<'a, K: Watched> Watcher<'a, K> {
         // without a version the list is at least as new as the moment of asking
         let (mut lines, lasts) = self.open(String::new(), true).await?;
         self.list_stream(&mut lines).await?;
+        self.watched = true;
         self.follow(lines, lasts).await
     }
 
     async fn watch(&mut self, version: String) -> Result<(), Failure> {
-        let (lines, seconds) = self.open(version, false).await?;
-        self.follow(lines, seconds).await
+        let (lines, lasts) = self.open(version, false).await?;
+        if self.watched {
+            self.shared.metrics.watch_restarts.get_or_create(&KindLabel { kind: K::KIND.as_str() }).inc();
+        }
+        self.watched = true;
+        self.follow(lines, lasts).await
     }
 
     /// Opens a watch: its lines, and how long it will last.
@@ -169,7 +196,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
                     (Said::Added(update) | Said::Changed(update), _) => changes.extend(update),
                     (Said::Bookmark, _) => {}
                     (Said::ListEnd, version) => {
-                        self.listed(objects, changes, version)?;
+                        self.listed("stream", objects, changes, version)?;
                         // the rest of the block belongs to the watch
                         return self.block(rest);
                     }
@@ -198,7 +225,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
             );
             params.continue_token = page.metadata.next.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
-                return self.listed(objects, Vec::new(), page.metadata.resource_version);
+                return self.listed("pages", objects, Vec::new(), page.metadata.resource_version);
             }
         }
     }
@@ -206,6 +233,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
     /// A list is complete.
     fn listed(
         &mut self,
+        how: &'static str,
         objects: Vec<Object>,
         changes: Vec<Update>,
         version: Option<String>,
@@ -213,12 +241,15 @@ impl<'a, K: Watched> Watcher<'a, K> {
         let Some(version) = version.filter(|version| !version.is_empty()) else {
             return Err(Failure::Unreadable("a list has no resource version".to_string()));
         };
-        tracing::debug!(kind = K::KIND.as_str(), objects = objects.len(), version, "listed");
+        let kind = K::KIND.as_str();
+        tracing::debug!(kind, objects = objects.len(), version, how, "listed");
         let mut updates = vec![Update::Reset(K::KIND, objects)];
         updates.extend(changes);
         self.hand_over(updates)?;
         self.version = Some(version);
         self.absent = false;
+        self.shared.metrics.lists.get_or_create(&ListLabel { kind, how }).inc();
+        self.shared.report.listed(K::KIND);
         self.works();
         Ok(())
     }
