@@ -132,10 +132,10 @@ impl Ports {
                     self.missing.insert(name.clone());
                     if server.warned.insert(address) {
                         let note = format!(
-                            "health port {at} cannot be opened and is tried again every {RETRY:?}; load balancers \
-                             leave this node out until then: {error}"
+                            "health port {at} of Service {name} cannot be opened and is tried again every {RETRY:?}; \
+                             load balancers leave this node out until then: {error}"
                         );
-                        warn!("Service {name}: {note}");
+                        warn!("{note}");
                         self.recorder.record(Notice::of_service(name, Reason::HealthPortUnavailable, note));
                     }
                 }
