@@ -118,6 +118,8 @@ fn a_second_sync_writes_nothing_and_a_change_writes_what_changed() {
     assert!(node.sync().written.is_empty());
     node.engine.take(vec![Update::Set(a_service("a/one", 1))], node.now);
     assert!(node.sync().written.is_empty(), "the same again");
+    node.list(&["a/one", "a/two"]);
+    assert!(node.sync().written.is_empty(), "a list of the same, as after 410 Gone");
     assert_eq!(node.kernel().plans.len(), plans);
     node.engine.take(
         vec![Update::Set(a_slice("a/one", 1, "10.1.0.1")), Update::Delete(Key::Service(name("a/two")))],

@@ -61,7 +61,7 @@ impl Failure {
             Self::Refused { verb, resource, status, .. } => match status.code {
                 401 => Cause::Credentials,
                 403 => Cause::Forbidden(format!("{verb} {resource}")),
-                408 | 429 | 500.. => Cause::Outage,
+                404 | 408 | 429 | 500.. => Cause::Outage,
                 _ => Cause::Other(kind),
             },
             Self::Expired | Self::Unreadable(_) | Self::Told(_) | Self::Closed => Cause::Other(kind),
@@ -122,6 +122,7 @@ fn describe(status: &Status) -> String {
             "we lack the right (403 {message}): bind our user or service account to a role with the verbs list and \
              watch on it, such as ClusterRole shunt of deploy/daemonset.yaml or system:node-proxier"
         ),
+        404 => format!("404 {message}: is this the address of a Kubernetes API server?"),
         _ => format!("{code} {message}"),
     }
 }
@@ -143,5 +144,6 @@ mod tests {
         );
         assert!(refused(401).contains("renew those in the kubeconfig"));
         assert_eq!(refused(500), "the API server refuses to list services: 500 no");
+        assert!(refused(404).ends_with("404 no: is this the address of a Kubernetes API server?"));
     }
 }
