@@ -7,7 +7,7 @@ use shunt::model::Kind;
 use shunt::notices::{Notice, Reason};
 use shunt::source::watch::Options;
 
-use crate::apiserver::{Resource, Server, Streams};
+use crate::apiserver::{Resource, Server, Streams, Verb};
 use crate::follower::{Follower, eventually, quick, service, slice};
 
 /// API group, resource, verb.
@@ -74,12 +74,13 @@ fn used(endpoints: bool) -> BTreeSet<Right> {
         follower.until("every kind is listed", |inbox| inbox.updates.len() == kinds);
         follower
     });
-    server.cut(); // what the first one had open
     server.streams(Streams::Served);
     let follower = Follower::start(&server, Options { endpoints, ..quick() });
-    for resource in [Resource::Services, Resource::EndpointSlices, Resource::Nodes, Resource::ServiceCidrs] {
-        eventually("it watches", || server.watchers(resource) == 1);
-    }
+    let watched = [Resource::Services, Resource::EndpointSlices, Resource::Nodes, Resource::ServiceCidrs];
+    let streamed = |resource: &Resource| {
+        server.seen().iter().any(|seen| seen.resource == Some(*resource) && seen.verb == Verb::Stream)
+    };
+    eventually("it watches", || watched.iter().all(streamed));
     server.cut();
     for (kind, object) in [
         ("Service", "shop/a"),
