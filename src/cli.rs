@@ -162,6 +162,20 @@ pub struct Run {
     /// For a pod: in place of the variables KUBERNETES_SERVICE_HOST and _PORT, which are a ClusterIP.
     #[arg(long, verbatim_doc_comment, value_name = "URL", value_parser = master)]
     pub master: Option<Uri>,
+    /// Let other programs change shunt's nftables tables
+    ///
+    /// From Linux 6.9 on the kernel lets nobody but the running shunt change them: `nft flush
+    /// ruleset` passes them by, and a saved ruleset that has them in it fails to load. With this
+    /// option they are open to everybody, as on older kernels, and what others change in them is
+    /// noticed and put right within a second.
+    #[arg(
+        long,
+        verbatim_doc_comment,
+        env = "SHUNT_OPEN_TABLES",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub open_tables: bool,
     /// Follow legacy Endpoints objects of the API server too
     ///
     /// They count for Services that have no EndpointSlice. In manifests they always do.

@@ -1,6 +1,7 @@
 //! The engine: the one owner of all state. Updates go in, plans come out. No threads, no clock, no
 //! channels: `run.rs` has those.
 
+mod drift;
 mod lane;
 mod triggers;
 
@@ -23,6 +24,7 @@ use crate::notices::Notice;
 use crate::policy::stale::Review;
 use crate::reviews::Reviews;
 use crate::schedule::Retry;
+use drift::Drifting;
 use lane::{Lane, RETRY};
 use triggers::Triggers;
 
@@ -67,6 +69,8 @@ pub struct Synced {
     pub triggered: Vec<(Family, SystemTime)>,
     /// Failures, each to be tried again.
     pub failures: Vec<Family>,
+    /// What others had changed and is put right now, with the operations that it took.
+    pub put_right: Vec<(Family, usize)>,
     /// If everything is programmed now: when the oldest of the updates in it arrived.
     pub programmed_since: Option<Instant>,
     /// What operators must see.
@@ -101,6 +105,7 @@ impl<B: Backend> Engine<B> {
             notices: Vec::new(),
             reviews: Reviews::new(Flows::new(family, config.node_port_addresses.matches_all(family))),
             given_up: false,
+            drifting: Drifting::default(),
         };
         Self {
             backend,
@@ -251,6 +256,20 @@ impl<B: Backend> Engine<B> {
     /// What health servers and dashboards are told, as of the last sync.
     pub fn health(&mut self) -> &mut HealthView {
         &mut self.health
+    }
+
+    /// Looks whether somebody else has changed what is programmed; [`Self::sync`] puts it right. Returns
+    /// whether it has to be called.
+    pub fn check(&mut self, now: Instant) -> bool {
+        let backend = &mut self.backend;
+        let mut found = false;
+        for lane in &mut self.lanes {
+            found |= lane.check(backend, now);
+        }
+        if found {
+            self.behind_since.get_or_insert(now);
+        }
+        found
     }
 
     /// What [`Backend::not_remembered`] tells of each family.

@@ -21,7 +21,7 @@ pub enum Exit {
     Kernel = 5,
     /// The source of Services cannot be used.
     Source = 6,
-    /// Another shunt runs on this node.
+    /// Another shunt runs on this node, or there is a table of its name that it has not made.
     Busy = 7,
 }
 
@@ -55,7 +55,7 @@ impl Exit {
             Self::Privilege => "not root, or CAP_NET_ADMIN is missing",
             Self::Kernel => "the kernel lacks what is needed (nf_tables)",
             Self::Source => "the source cannot be used: missing directory, bad kubeconfig",
-            Self::Busy => "another shunt runs on this node",
+            Self::Busy => "another shunt runs on this node, or somebody else has a table of its name",
         }
     }
 

@@ -125,6 +125,7 @@ fn load(options: &Options, run: &Run, text: Option<&str>) -> Result<Loaded, Fail
     loaded.warnings.extend(run.kube_proxy.ignored.iter().cloned());
     let config = &mut loaded.config;
     config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
+    config.open_tables = run.open_tables;
     if let Some(kubeconfig) = &run.kubeconfig {
         config.kubeconfig = Some(kubeconfig.clone());
         loaded.origins.insert("clientConnection.kubeconfig".to_owned(), Origin::Flag("--kubeconfig"));

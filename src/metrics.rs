@@ -114,6 +114,11 @@ pub struct Metrics {
     pub refused_services: Family<FamilyLabel, Gauge>,
     /// `shunt_sync_failures_total{ip_family}`: transactions that the kernel refused.
     pub sync_failures: Family<FamilyLabel, Counter>,
+    /// `shunt_drift_repaired_total{ip_family}`: times that somebody else had changed what was programmed,
+    /// and it was put right.
+    pub drift_repaired: Family<FamilyLabel, Counter>,
+    /// `shunt_drift_operations_total{ip_family}`: operations that this took.
+    pub drift_operations: Family<FamilyLabel, Counter>,
     /// `shunt_affinity_not_remembered_total{ip_family}`: new connections to Services with `ClientIP`
     /// affinity whose client could not be remembered: there were `--affinity-clients` already.
     pub affinity_not_remembered: Family<FamilyLabel, Counter>,
@@ -163,6 +168,8 @@ impl Default for Metrics {
             plan_changes,
             refused_services: each_family(),
             sync_failures: each_family(),
+            drift_repaired: each_family(),
+            drift_operations: each_family(),
             affinity_not_remembered: each_family(),
             operations: each_family(),
             conntrack_deleted: each_family(),
@@ -229,6 +236,14 @@ impl Metrics {
         registry.register("shunt_build_info", "1, with the version of shunt as a label", build);
         self.register_sources(registry);
         self.register_programming(registry);
+        self.register_drift(registry);
+    }
+
+    fn register_drift(&self, registry: &mut Registry) {
+        let help = "Times that somebody else had changed what was programmed, and it was put right";
+        registry.register("shunt_drift_repaired", help, self.drift_repaired.clone());
+        let help = "Operations that it took to put right what somebody else had changed";
+        registry.register("shunt_drift_operations", help, self.drift_operations.clone());
     }
 
     fn register_sources(&self, registry: &mut Registry) {

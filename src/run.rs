@@ -15,10 +15,14 @@ use crate::metrics::Metrics;
 use crate::metrics::kube_proxy::seconds;
 use crate::model::{Family, Update};
 use crate::notices::Recorder;
+use crate::schedule::Every;
 use crate::source::Sink;
 
+/// How often it is looked whether somebody else has changed what is programmed: often enough that what is
+/// damaged works again within a second.
+const CHECK: Duration = Duration::from_millis(100);
 /// How often the backend is asked what it has counted.
-const LOOK: Duration = Duration::from_secs(10);
+const COUNT: Duration = Duration::from_secs(10);
 
 /// What can wake the engine.
 #[derive(Debug)]
@@ -98,14 +102,11 @@ impl EventLoop {
         conntrack: &mut impl Conntrack,
         once: bool,
     ) -> Ended {
-        let mut look = Instant::now() + LOOK;
+        let start = Instant::now();
+        let (mut check, mut count) = (Every::new(CHECK, start), Every::new(COUNT, start));
         loop {
-            if let Some(ended) = self.wait(engine, Some(look)) {
+            if let Err(ended) = self.rest(engine, &mut check, &mut count) {
                 return ended;
-            }
-            if look <= Instant::now() {
-                self.look(engine);
-                look = Instant::now() + LOOK;
             }
             while let Ok(event) = self.events.try_recv() {
                 if let Some(ended) = self.take(engine, event) {
@@ -129,23 +130,45 @@ impl EventLoop {
     /// Takes in events until Services and EndpointSlices are listed: for a dry run.
     pub fn fill<B: Backend>(&self, engine: &mut Engine<B>) -> Option<Ended> {
         while !engine.complete(Instant::now()) {
-            if let Some(ended) = self.wait(engine, None) {
+            if let Err(ended) = self.wait(engine, None) {
                 return Some(ended);
             }
         }
         None
     }
 
-    /// Waits for an event, the engine's deadline, or `look`.
-    fn wait<B: Backend>(&self, engine: &mut Engine<B>, look: Option<Instant>) -> Option<Ended> {
-        let event = match engine.deadline().into_iter().chain(look).min() {
+    /// Waits until there is something to do, and looks now and then whether others have seen to that.
+    fn rest<B: Backend>(
+        &self,
+        engine: &mut Engine<B>,
+        check: &mut Every,
+        count: &mut Every,
+    ) -> Result<(), Ended> {
+        loop {
+            let arrived = self.wait(engine, Some(check.due().min(count.due())))?;
+            let now = Instant::now();
+            let found = check.is_due(now) && engine.check(now);
+            let counted = count.is_due(now);
+            if counted {
+                self.look(engine);
+            }
+            // Now and then the loop comes round even so, to show that it moves.
+            if arrived || found || counted || engine.deadline().is_some_and(|deadline| deadline <= now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for an event, the engine's deadline, or `until`; returns whether there was an event.
+    fn wait<B: Backend>(&self, engine: &mut Engine<B>, until: Option<Instant>) -> Result<bool, Ended> {
+        let event = match engine.deadline().into_iter().chain(until).min() {
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
         };
         match event {
-            Ok(event) => self.take(engine, event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Ended::Done),
+            Ok(event) => self.take(engine, event).map_or(Ok(true), Err),
+            Err(RecvTimeoutError::Timeout) => Ok(false),
+            Err(RecvTimeoutError::Disconnected) => Err(Ended::Done),
         }
     }
 
@@ -177,6 +200,11 @@ impl EventLoop {
         synced.notices.into_iter().for_each(|notice| self.recorder.record(notice));
         for family in synced.failures {
             self.metrics.sync_failures.get_or_create(&family.into()).inc();
+        }
+        for (family, operations) in &synced.put_right {
+            self.metrics.drift_repaired.get_or_create(&(*family).into()).inc();
+            let operations = u64::try_from(*operations).unwrap_or(u64::MAX);
+            self.metrics.drift_operations.get_or_create(&(*family).into()).inc_by(operations);
         }
         if !synced.written.is_empty() {
             self.metrics.sync_duration.observe((end - start).as_secs_f64());

@@ -40,6 +40,16 @@ pub trait Backend {
     /// [`BackendError`]; nothing was removed.
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError>;
 
+    /// Looks whether somebody else has changed what is installed in a family since it was read. Cheap:
+    /// it is asked several times a second, and what is known to be wrong only once. A mode whose work
+    /// cannot be changed by others leaves it at this.
+    ///
+    /// # Errors
+    /// [`BackendError`]; nothing was changed.
+    fn check(&mut self, _family: Family) -> Result<Option<Drift>, BackendError> {
+        Ok(None)
+    }
+
     /// How many new connections there were since the last call whose client should have been remembered
     /// (`ClientIP` affinity) and was not, for want of room. They were served all the same.
     ///
@@ -48,6 +58,17 @@ pub trait Backend {
     fn not_remembered(&mut self, _family: Family) -> Result<u64, BackendError> {
         Ok(0)
     }
+}
+
+/// What is installed is not what was programmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// What was changed, in words.
+    pub what: String,
+    /// By whom, where that can be known.
+    pub by: Option<String>,
+    /// Whether there is a change for sure; else only reading back can tell.
+    pub certain: bool,
 }
 
 /// What carrying out a plan took.
@@ -82,7 +103,7 @@ pub enum BackendError {
     /// Give up in this family: the kernel does not have what the mode needs.
     #[error("{0}")]
     Unsupported(String),
-    /// Give up: another shunt programs this node.
+    /// Give up: another shunt programs this node, or somebody else uses what we need.
     #[error("{0}")]
     Busy(String),
     /// Retry: the kernel refused a transaction; nothing of it took effect.

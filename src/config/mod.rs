@@ -49,6 +49,8 @@ pub struct Config {
     pub masquerade_mark: u32,
     /// How many clients are remembered at most, for each list of a sticky ServicePort.
     pub affinity_clients: u32,
+    /// Other programs may change what we have programmed, even where the kernel could keep them from it.
+    pub open_tables: bool,
     /// The node addresses on which NodePorts answer.
     pub node_port_addresses: NodePortAddresses,
     /// `bindAddress`, unless it is unspecified: the node IP of its family, whatever the Node object says.
@@ -99,6 +101,7 @@ impl Default for Config {
             masquerade_all: false,
             masquerade_mark: 1 << MASQUERADE_BIT,
             affinity_clients: AFFINITY_CLIENTS,
+            open_tables: false,
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
             bind_address_hard_fail: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::drift::Drifting;
 use super::{Synced, Written};
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::desired::ledger::{Conflict, seniority};
@@ -42,6 +43,8 @@ pub(super) struct Lane {
     pub(super) reviews: Reviews,
     /// The kernel does not have what this family needs.
     pub(super) given_up: bool,
+    /// What others do to it.
+    pub(super) drifting: Drifting,
 }
 
 impl Lane {
@@ -107,7 +110,7 @@ impl Lane {
         now: Instant,
         synced: &mut Synced,
     ) -> Result<(), BackendError> {
-        if self.given_up || !self.retry.ready(now) {
+        if self.given_up || !self.retry.ready(now) || !self.drifting.ready(now) {
             return Ok(());
         }
         let due = self.refused.iter().filter(|(_, retry)| retry.ready(now)).map(|(owner, _)| owner.clone());
@@ -117,6 +120,10 @@ impl Lane {
                 Ok(receipt) => {
                     self.retry.succeeded();
                     self.refused.retain(|_, retry| !retry.ready(now));
+                    let operations = receipt.as_ref().map_or(0, |written| written.receipt.operations);
+                    if receipt.is_some() && self.drifting.put_right(self.family, operations) {
+                        synced.put_right.push((self.family, operations));
+                    }
                     synced.written.extend(receipt);
                     return Ok(());
                 }
@@ -136,11 +143,22 @@ impl Lane {
         Ok(())
     }
 
+    /// Looks whether others have changed what is programmed; returns whether there is something to do.
+    pub(super) fn check(&mut self, backend: &mut impl Backend, now: Instant) -> bool {
+        // Where everything is read anyway, that will tell.
+        let drifts =
+            !self.given_up && !self.unread && self.drifting.saw(backend.check(self.family), self.family, now);
+        self.unread |= drifts;
+        drifts
+    }
+
     /// Reads what is installed where that is not known, and writes the difference; `None` if there was
     /// nothing to write. After a failure nothing is assumed: what is installed is read again.
     fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Written>, BackendError> {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
+            // What others have done so far is seen by reading.
+            self.drifting.saw(backend.check(self.family), self.family, now);
             let rows = backend.read(self.family)?;
             debug!(family = %self.family, rows = rows.len(), "read what is installed");
             self.ledger.read_back(rows);
@@ -162,7 +180,7 @@ impl Lane {
         self.ledger.commit();
         self.unread = false;
         if let Some(Written { receipt: Receipt { batches, operations, longest, .. }, .. }) =
-            written.as_ref().filter(|_| unread)
+            written.as_ref().filter(|_| unread && !self.drifting.is_known())
         {
             let rows = self.ledger.desired_rows();
             info!(family = %self.family, rows, batches, operations, ?longest, "programmed");
@@ -197,7 +215,7 @@ impl Lane {
     /// A family that waits makes its refused Services wait with it.
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> + '_ {
         let refused = self.refused.values().filter_map(Retry::due).min();
-        let retry = self.retry.due().or(refused).filter(|_| !self.given_up);
+        let retry = self.retry.due().max(self.drifting.due()).or(refused).filter(|_| !self.given_up);
         retry.into_iter().chain(self.reviews.deadline())
     }
 }

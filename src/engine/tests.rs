@@ -1,3 +1,4 @@
+mod drift;
 mod random;
 mod reviews;
 

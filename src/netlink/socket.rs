@@ -122,11 +122,24 @@ impl Socket {
     /// # Errors
     /// What the kernel says.
     pub fn drain(&mut self) -> io::Result<()> {
+        self.queued(|_| {}).map(|_| ())
+    }
+
+    /// Reads what is queued and does not wait for more; `each` sees every message. Returns whether the
+    /// queue ran over, so that some were lost.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn queued(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<bool> {
+        use nix::errno::Errno;
         use nix::sys::socket::{MsgFlags, recv};
+        let mut lost = false;
         loop {
             match recv(self.mnl.as_raw_fd(), &mut self.receive, MsgFlags::MSG_DONTWAIT) {
-                Ok(_) | Err(nix::errno::Errno::EINTR | nix::errno::Errno::ENOBUFS) => {}
-                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+                Ok(length) => messages(&self.receive[..length]).for_each(|message| each(&message)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => lost = true,
+                Err(Errno::EAGAIN) => return Ok(lost),
                 Err(errno) => return Err(errno.into()),
             }
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use crate::backend::{Backend, BackendError, Receipt};
+use crate::backend::{Backend, BackendError, Drift, Receipt};
 use crate::desired::{Owner, Row, RowKey};
 use crate::diff::Plan;
 use crate::model::Family;
@@ -27,6 +27,8 @@ pub struct Kernel {
     pub node_cidrs: Vec<IpNet>,
     /// A Service whose rows are always refused.
     pub refuses: Option<Owner>,
+    /// What others have done to each family and [`Backend::check`] has not told yet.
+    pub drifts: BTreeMap<Family, Drift>,
 }
 
 /// A handle to a fake kernel.
@@ -73,7 +75,11 @@ impl Backend for FakeBackend {
         if !plan.is_empty() {
             kernel.plans.push(plan.to_string());
         }
-        Ok(Receipt::default())
+        Ok(Receipt { operations: plan.changes.len(), ..Receipt::default() })
+    }
+
+    fn check(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
+        Ok(self.0.borrow_mut().drifts.remove(&family))
     }
 
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {

@@ -12,7 +12,7 @@ cases![health_port_follows_its_service, health_port_in_use, probes_and_metrics];
 const HEALTH: u16 = 30_123;
 
 /// The answer to a GET with its head, or nothing where nobody listens.
-fn get(lab: &Lab, from: Ns, at: SocketAddr, path: &str) -> Option<String> {
+pub(super) fn get(lab: &Lab, from: Ns, at: SocketAddr, path: &str) -> Option<String> {
     lab.topology.enter(from, || {
         let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(2)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").ok()?;

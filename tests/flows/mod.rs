@@ -7,6 +7,7 @@ mod churn;
 mod cluster_ip;
 mod conflicts;
 mod conntrack;
+mod drift;
 mod external;
 mod harness;
 mod health;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Case> {
         kernel::CASES,
         reload::CASES,
         settings::CASES,
+        drift::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

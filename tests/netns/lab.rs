@@ -133,11 +133,16 @@ impl Lab {
 
     /// Starts it with the configuration of the last start.
     pub fn start_again(&mut self) {
+        self.launch();
+        self.settle();
+    }
+
+    /// The same, and nobody waits.
+    pub fn launch(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let (manifests, config, log) =
             (self.dir.join("manifests"), self.dir.join("config.yaml"), self.log_file());
         self.daemon = Some(Daemon::start(&self.topology, &manifests, &config, &self.flags, &log));
-        self.settle();
     }
 
     /// SIGTERM, and its exit status.

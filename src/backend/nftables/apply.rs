@@ -3,8 +3,10 @@
 //! Every decision about contents is made before (`steps.rs`); here is only what goes when, and what
 //! follows if the kernel refuses.
 
+mod check;
 mod errors;
 mod tidy;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -13,21 +15,24 @@ use ipnet::IpNet;
 use tracing::{debug, info, trace, warn};
 
 use errors::{
-    busy, is_full, is_unknown_construct, is_unknown_flag, open_error, read_error, refused, unsupported,
+    busy, is_full, is_unknown_construct, is_unknown_flag, made_by, not_ours, open_error, read_error, refused,
+    unsupported,
 };
 
-use super::connection::Connection;
+use super::connection::{Connection, Refusal};
 use super::element::Element;
 use super::encode::Batch;
 use super::names::{ServiceChain, Set};
 use super::rebuild::rebuild;
+use super::repair::Repairs;
 use super::ruleset::Settings;
 use super::state::{self, HeldBy, Installed};
-use super::steps::{self, Step};
+use super::steps::Step;
 use super::sticky::{Memory, Objects};
 use super::transaction::Op;
+use super::watch::Watch;
 use super::wire;
-use crate::backend::{Backend, BackendError, Receipt};
+use crate::backend::{Backend, BackendError, Drift, Receipt};
 use crate::config::Config;
 use crate::desired::{Owner, Row};
 use crate::diff::Plan;
@@ -46,6 +51,8 @@ const CHAINS_PER_BATCH: usize = 300;
 pub struct Nftables {
     connection: Connection,
     tables: [Table; 2],
+    /// What others do, where they can change our tables.
+    watch: Option<Watch>,
 }
 
 /// What is known of one family's table.
@@ -57,12 +64,18 @@ struct Table {
     sizes: BTreeMap<Set, u32>,
     counts: BTreeMap<Set, usize>,
     strays: Vec<Element>,
-    /// A set is full and the kernel has not raised its size (Linux 6.1 does not): only a new table
-    /// helps.
-    outgrown: bool,
-    /// Whether the table is made so that only our socket may change it; false once the kernel has
-    /// refused that (Linux before 6.9).
+    /// What has to be mended beside elements.
+    repairs: Repairs,
+    /// Only a new table helps, for this reason.
+    hopeless: Option<&'static str>,
+    /// Whether a new table is made so that only our socket may change it; false where that is not wanted,
+    /// or once the kernel has refused it (Linux before 6.9).
     owned: bool,
+    /// Whether only our socket may change the table that is there.
+    protected: bool,
+    /// This process has written the table: whatever bears its name now replaces ours.
+    written: bool,
+    looked: check::Looked,
     sticky: Objects,
     remembered: tidy::Remembered,
     /// What the counter of clients that were not remembered said last.
@@ -99,13 +112,17 @@ impl Nftables {
             sizes: BTreeMap::new(),
             counts: BTreeMap::new(),
             strays: Vec::new(),
-            outgrown: false,
-            owned: true,
+            repairs: Repairs::default(),
+            hopeless: None,
+            owned: !config.open_tables,
+            protected: false,
+            written: false,
+            looked: check::Looked::default(),
             sticky: Objects::default(),
             remembered: tidy::Remembered::default(),
             not_remembered: None,
         };
-        Ok(Self { connection, tables: Family::ALL.map(table) })
+        Ok(Self { connection, tables: Family::ALL.map(table), watch: None })
     }
 
     fn table(&mut self, family: Family) -> &mut Table {
@@ -123,7 +140,9 @@ impl Nftables {
         trace!(transaction = %step.transaction, "sending");
         let batch = Batch::encode(&step.transaction);
         let start = Instant::now();
-        self.connection.commit(&batch).map_err(|refusal| refused(step, refusal))?;
+        if let Err(refusal) = self.connection.commit(&batch) {
+            return Err(self.refused(step, refusal, batch.bytes().len()));
+        }
         let operations = step.transaction.ops.len();
         receipt.add(operations, batch.bytes().len(), start.elapsed());
         debug!(family = %step.transaction.family, operations, bytes = batch.bytes().len(), "committed");
@@ -143,6 +162,16 @@ impl Nftables {
         Ok(())
     }
 
+    /// What the kernel's refusal of a batch of so many bytes means.
+    fn refused(&mut self, step: &Step, refusal: Refusal, bytes: usize) -> BackendError {
+        let family = step.transaction.family;
+        let owned_by_other = refusal.errno.raw_os_error() == Some(nix::libc::EPERM);
+        match owned_by_other.then(|| state::held_by(&mut self.connection, family)) {
+            Some(Ok(Some(HeldBy::Other(port)))) => busy(family, port),
+            _ => refused(step, refusal, bytes),
+        }
+    }
+
     fn send_ops(&mut self, family: Family, ops: Vec<Op>, receipt: &mut Receipt) -> Result<(), BackendError> {
         let step = Step::shared(&self.table(family).settings, ops);
         self.send(&step, receipt)
@@ -153,121 +182,6 @@ impl Nftables {
         CHUNK.min(self.connection.most_bytes() / ELEMENT_BYTES).max(1)
     }
 
-    /// Makes the table, in several batches: without hooks first, so that traffic sees all or nothing.
-    fn cold_start(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
-        let result = self.build(plan, receipt);
-        if result.is_err() {
-            // What is there has no hooks; nothing is lost with it.
-            let _ = self.send_ops(plan.family, vec![Op::DeleteTable], receipt);
-            self.forget(plan.family);
-        }
-        result
-    }
-
-    fn build(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
-        let family = plan.family;
-        let settings = self.table(family).settings.clone();
-        let skeleton = steps::skeleton(&settings, plan, self.table(family).owned);
-        for part in skeleton.ops.chunks(CHAINS_PER_BATCH) {
-            self.send_ops(family, part.to_vec(), receipt)?;
-        }
-        for run in steps::cut(plan, self.chunk()) {
-            let step = steps::element_step(&settings, plan, run, &self.table(family).sticky);
-            self.send(&step, receipt)?;
-        }
-        self.send_ops(family, steps::hook_ops(&settings), receipt)?;
-        let table = self.table(family);
-        (table.chains, table.sizes, table.condition) = (skeleton.chains, skeleton.sizes, Condition::Ready);
-        Ok(())
-    }
-
-    /// Replaces the table in one transaction: traffic sees the old one or the new one.
-    fn replace(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
-        let family = plan.family;
-        let settings = self.table(family).settings.clone();
-        let skeleton = steps::skeleton(&settings, plan, self.table(family).owned);
-        let mut step = Step::shared(&settings, vec![Op::DeleteTable]);
-        step.transaction.ops.extend(skeleton.ops);
-        self.table(family).sticky = Objects::default();
-        step.append(steps::element_step(&settings, plan, 0..plan.changes.len(), &Objects::default()));
-        step.transaction.ops.extend(steps::hook_ops(&settings));
-        self.table(family).counts.clear();
-        match self.send(&step, receipt) {
-            Err(BackendError::Refused { errno, .. } | BackendError::Io { source: errno, .. })
-                if errno.raw_os_error() == Some(nix::libc::EMSGSIZE) =>
-            {
-                warn!(
-                    %family,
-                    "the {family} table is too large to be replaced at once with this socket's send buffer \
-                     (raise net.core.wmem_max): it is removed and made again"
-                );
-                self.send_ops(family, vec![Op::DeleteTable], receipt)?;
-                self.cold_start(plan, receipt)
-            }
-            Ok(()) => {
-                let table = self.table(family);
-                (table.chains, table.sizes, table.condition) =
-                    (skeleton.chains, skeleton.sizes, Condition::Ready);
-                Ok(())
-            }
-            error => error,
-        }
-    }
-
-    /// Writes the difference into a table in order.
-    fn update(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
-        let family = plan.family;
-        let (owned, chunk) = (self.table(family).owned, self.chunk());
-        self.grow(plan, receipt)?;
-        let table = self.table(family);
-        let needed = steps::needed_chains(plan);
-        let mut prefix = Vec::new();
-        if table.condition == Condition::Orphan {
-            prefix.push(Op::AddTable { owned });
-        }
-        prefix.extend(steps::stray_ops(&table.strays));
-        prefix.extend(steps::chain_ops(&needed, &table.chains, &table.settings));
-        let settings = table.settings.clone();
-        let mut step = Step::shared(&settings, prefix);
-        let runs = steps::cut(plan, chunk);
-        let (first, rest) = runs.split_first().map_or((0..0, &[][..]), |(first, rest)| (first.clone(), rest));
-        step.append(steps::element_step(&settings, plan, first, &self.table(family).sticky));
-        self.send(&step, receipt)?;
-        let table = self.table(family);
-        table.condition = Condition::Ready;
-        table.strays.clear();
-        table.chains.extend(super::ruleset::with_prerequisites(&needed));
-        for run in rest {
-            let step = steps::element_step(&settings, plan, run.clone(), &self.table(family).sticky);
-            self.send(&step, receipt)?;
-        }
-        Ok(())
-    }
-
-    /// Raises the size of sets that the plan would fill, in a batch of its own: the kernel counts with
-    /// the new size only from the next one on.
-    fn grow(&mut self, plan: &Plan, receipt: &mut Receipt) -> Result<(), BackendError> {
-        let table = self.table(plan.family);
-        let mut counts = table.counts.clone();
-        for (set, added) in steps::added_elements(plan) {
-            *counts.entry(set).or_insert(0) += added;
-        }
-        let full = |(set, size): &(Set, u32)| {
-            let count = counts.get(set).copied().unwrap_or(0);
-            table.sizes.get(set).is_some_and(|limit| usize::try_from(*limit).is_ok_and(|limit| count > limit))
-                && table.sizes.get(set) < Some(size)
-        };
-        let raised: Vec<(Set, u32)> = steps::sizes_for(&counts).into_iter().filter(full).collect();
-        let mut ops: Vec<Op> = raised.iter().map(|(set, size)| Op::AddSet(*set, Some(*size))).collect();
-        if !ops.is_empty() && table.condition == Condition::Orphan {
-            ops.insert(0, Op::AddTable { owned: true });
-            table.condition = Condition::Ready;
-        }
-        self.send_ops(plan.family, ops, receipt)?;
-        self.table(plan.family).sizes.extend(raised);
-        Ok(())
-    }
-
     fn forget(&mut self, family: Family) {
         let table = self.table(family);
         table.condition = Condition::Absent;
@@ -275,8 +189,41 @@ impl Nftables {
         table.sizes.clear();
         table.counts.clear();
         table.strays.clear();
+        table.repairs = Repairs::default();
+        table.protected = false;
         table.sticky = Objects::default();
         table.remembered = tidy::Remembered::default();
+    }
+}
+
+impl Table {
+    /// Takes note of a table that was found in order, and returns its rows.
+    fn take_over(&mut self, found: state::Table) -> Vec<(Owner, Row)> {
+        let family = self.settings.family;
+        for element in &found.elements {
+            *self.counts.entry(element.set).or_insert(0) += 1;
+        }
+        let lasts = |memory: &Memory| found.sticky.map(memory).map(|map| map.seconds);
+        let rebuilt = rebuild(found.elements, lasts);
+        self.condition = match found.held_by {
+            HeldBy::Nobody | HeldBy::Ours => Condition::Ready,
+            HeldBy::Orphan => Condition::Orphan,
+            HeldBy::Other(port) => Condition::Foreign(port),
+        };
+        self.protected = found.held_by == HeldBy::Ours;
+        (self.chains, self.sizes, self.strays) = (found.chains, found.sizes, rebuilt.strays);
+        self.repairs = found.repairs;
+        self.remembered =
+            tidy::Remembered::read(&rebuilt.rows, &found.sticky, self.settings.affinity_clients);
+        self.sticky = found.sticky;
+        // What happens to our own table is told by whoever has asked for the reading.
+        if !self.repairs.is_empty() && !self.written {
+            warn!(%family, "the nftables table that is there is put right: {}", self.repairs.text());
+        }
+        if !self.strays.is_empty() && !self.written {
+            warn!(%family, elements = self.strays.len(), "elements that belong to no whole row are put right");
+        }
+        rebuilt.rows
     }
 }
 
@@ -289,8 +236,8 @@ impl Backend for Nftables {
 
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
         self.forget(family);
-        if std::mem::take(&mut self.table(family).outgrown) {
-            info!(%family, "a set is full and this kernel does not enlarge it: the table is replaced");
+        if let Some(why) = self.table(family).hopeless.take() {
+            info!(%family, "the nftables table that is there is replaced: {why}");
             self.table(family).condition = Condition::Unfit;
             return Ok(Vec::new());
         }
@@ -298,36 +245,32 @@ impl Backend for Nftables {
             // What was counted before this process is not told again.
             self.count_not_remembered(family)?;
         }
+        let start = self.begin_reading(family)?;
         let settings = self.table(family).settings.clone();
-        let installed = state::read(&mut self.connection, &settings).map_err(read_error)?;
+        let installed =
+            state::read(&mut self.connection, &settings, self.watch.as_mut()).map_err(read_error)?;
+        self.end_reading(family, start);
         let table = self.table(family);
         match installed {
             Installed::Absent => Ok(Vec::new()),
+            Installed::Stranger(comment) if !table.written => Err(not_ours(family, &comment)),
+            Installed::Stranger(comment) => {
+                let what = made_by(&comment);
+                warn!(%family, "a table of this name that {what} has taken the place of shunt's: it is replaced");
+                table.condition = Condition::Unfit;
+                Ok(Vec::new())
+            }
             Installed::Unfit(why) => {
                 info!(%family, "the nftables table that is there is replaced: {why}");
                 table.condition = Condition::Unfit;
                 Ok(Vec::new())
             }
-            Installed::Fit(found) => {
-                for element in &found.elements {
-                    *table.counts.entry(element.set).or_insert(0) += 1;
-                }
-                let lasts = |memory: &Memory| found.sticky.map(memory).map(|map| map.seconds);
-                let rebuilt = rebuild(found.elements, lasts);
-                table.condition = match found.held_by {
-                    HeldBy::Nobody => Condition::Ready,
-                    HeldBy::Orphan => Condition::Orphan,
-                    HeldBy::Other(port) => Condition::Foreign(port),
-                };
-                (table.chains, table.sizes, table.strays) = (found.chains, found.sizes, rebuilt.strays);
-                table.remembered =
-                    tidy::Remembered::read(&rebuilt.rows, &found.sticky, table.settings.affinity_clients);
-                table.sticky = found.sticky;
-                if !table.strays.is_empty() {
-                    warn!(%family, elements = table.strays.len(), "elements that belong to no whole row are replaced");
-                }
-                Ok(rebuilt.rows)
+            Installed::Fit(found) if found.held_by == HeldBy::Orphan && !table.owned => {
+                info!(%family, "the nftables table that is there is replaced: others may not change it");
+                table.condition = Condition::Unfit;
+                Ok(Vec::new())
             }
+            Installed::Fit(found) => Ok(table.take_over(*found)),
         }
     }
 
@@ -340,14 +283,17 @@ impl Backend for Nftables {
             Condition::Orphan | Condition::Ready => Self::update,
         };
         let was_read = self.table(plan.family).condition != Condition::Ready;
-        let mut result = write(self, plan, &mut receipt);
+        let mending = !self.table(plan.family).repairs.is_empty();
+        let mut result = self.hear_others(plan, &mut receipt, write);
         if result.as_ref().is_err_and(is_unknown_flag) && self.table(plan.family).owned {
             self.table(plan.family).owned = false;
-            result = write(self, plan, &mut receipt);
+            self.listen();
+            result = self.hear_others(plan, &mut receipt, write);
             match &result {
                 Ok(()) => {
                     info!(
-                        "this kernel cannot protect a table against others (Linux 6.9 can): going on without"
+                        "this kernel cannot protect a table against others (Linux 6.9 can): what they change is \
+                         noticed and put right"
                     );
                 }
                 Err(_) => self.table(plan.family).owned = true,
@@ -357,12 +303,18 @@ impl Backend for Nftables {
             wire::release_unused_memory();
         }
         if let Err(error) = &result {
-            self.table(plan.family).outgrown = is_full(error);
+            self.table(plan.family).hopeless = match error {
+                error if is_full(error) => Some("a set is full and this kernel does not enlarge it"),
+                _ if mending => Some("it could not be put right in place"),
+                _ => None,
+            };
             if is_unknown_flag(error) || (was_read && is_unknown_construct(error)) {
                 result = Err(unsupported(plan.family, error));
             }
         }
         result?;
+        self.table(plan.family).written = true;
+        self.listen_if_needed();
         // The plan is carried out, whatever becomes of this; what is not tidied now is tidied next time.
         if let Err(error) = self.tidy(plan, &mut receipt) {
             warn!(family = %plan.family, "programmed, but tidying up failed and is tried again later: {error}");
@@ -370,7 +322,14 @@ impl Backend for Nftables {
         Ok(receipt)
     }
 
+    fn check(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
+        self.look(family)
+    }
+
     fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
+        if self.table(family).sticky.is_empty() {
+            return Ok(0);
+        }
         self.count_not_remembered(family)
     }
 
@@ -378,7 +337,10 @@ impl Backend for Nftables {
         match state::held_by(&mut self.connection, family).map_err(read_error)? {
             None => return Ok(false),
             Some(HeldBy::Other(port)) => return Err(busy(family, port)),
-            Some(HeldBy::Nobody | HeldBy::Orphan) => {}
+            Some(HeldBy::Nobody | HeldBy::Orphan | HeldBy::Ours) => {}
+        }
+        if let Some(comment) = state::stranger(&mut self.connection, family).map_err(read_error)? {
+            return Err(not_ours(family, &comment));
         }
         self.send_ops(family, vec![Op::DeleteTable], &mut Receipt::default())?;
         self.forget(family);

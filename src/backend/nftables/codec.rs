@@ -34,6 +34,21 @@ pub fn write_protocols(w: &mut Writer) {
     w.close(items);
 }
 
+/// Writes a list of one element, of which only the bytes of the key are known.
+pub fn write_key(w: &mut Writer, key: &[u8]) {
+    let items = w.nest(list::ELEMENTS);
+    let item = w.nest(list::ITEM);
+    write_value(w, element::KEY, key);
+    w.close(item);
+    w.close(items);
+}
+
+/// The bytes of the key of an element.
+#[must_use]
+pub fn key_bytes(item: Attributes<'_>) -> Option<&[u8]> {
+    item.nested(element::KEY).get(element::VALUE)
+}
+
 /// The user data that holds a comment: type, length, text with a NUL. The types of comments of tables
 /// and elements are both 0.
 #[must_use]
@@ -161,7 +176,7 @@ pub enum Item {
 /// Reads one list item of a dump of `set`; `None` if it is nothing that shunt writes.
 #[must_use]
 pub fn read_item(set: Set, item: Attributes<'_>, family: Family) -> Option<Item> {
-    let key_bytes = item.nested(element::KEY).get(element::VALUE)?;
+    let key_bytes = key_bytes(item)?;
     let mut key = Fields { bytes: key_bytes, family };
     let ends = item.number(element::FLAGS).unwrap_or(0) & element::INTERVAL_END != 0;
     let key = match (set.key(), set.is_interval()) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::encode::Batch;
-use super::protocol::message;
+use super::protocol::{generation, message};
 use super::wire;
 use crate::netlink::socket::{Socket, read_error};
 use crate::netlink::{ERROR, Message, Writer};
@@ -47,9 +47,9 @@ impl Connection {
     /// What the kernel says; `EPROTONOSUPPORT` where it has no nfnetlink.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open()?;
-        wire::set_netlink_option(socket.mnl(), NETLINK_CAP_ACK)?;
+        wire::set_netlink_option(socket.mnl(), NETLINK_CAP_ACK, 1)?;
         // A convenience: older kernels do without.
-        let _ = wire::set_netlink_option(socket.mnl(), NETLINK_EXT_ACK);
+        let _ = wire::set_netlink_option(socket.mnl(), NETLINK_EXT_ACK, 1);
         let most_bytes = send_buffer(socket.mnl());
         Ok(Self { socket, most_bytes })
     }
@@ -127,9 +127,10 @@ impl Connection {
     /// # Errors
     /// What the kernel says.
     pub fn generation(&mut self) -> io::Result<u32> {
-        let mut generation = None;
-        self.socket.get(message::GET_GENERATION, |reply| generation = reply.attributes().number(1))?;
-        generation.ok_or_else(|| io::Error::other("the kernel did not tell its generation"))
+        let mut number = None;
+        self.socket
+            .get(message::GET_GENERATION, |reply| number = reply.attributes().number(generation::ID))?;
+        number.ok_or_else(|| io::Error::other("the kernel did not tell its generation"))
     }
 }
 

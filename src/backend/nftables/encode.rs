@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::codec::{
-    comment_user_data, write_client, write_counter, write_element, write_map, write_protocol_set,
+    comment_user_data, write_client, write_counter, write_element, write_key, write_map, write_protocol_set,
     write_protocols, write_set,
 };
 use super::element::Element;
 use super::names::{TABLE, table_comment};
-use super::protocol::{chain, list, message, set, table};
+use super::protocol::{chain, list, message, rule, set, table};
 use super::sticky::Memory;
 use super::transaction::{Op, Transaction};
 use super::wire::{self, ANONYMOUS_SET, Scratch};
@@ -154,12 +154,26 @@ impl Encoder {
             Op::AddMap(memory, state) => {
                 self.message(message::NEW_SET, CREATE, ops, |w| write_map(w, memory, *state, family));
             }
-            Op::DeleteMap(memory) => self.message(message::DELETE_SET, 0, ops, |w| {
-                w.string(set::TABLE, TABLE);
-                w.string(set::NAME, &memory.map());
+            Op::FlushChain(name) => self.message(message::DELETE_RULE, 0, ops, |w| {
+                w.string(rule::TABLE, TABLE);
+                w.string(rule::CHAIN, name);
+            }),
+            Op::DeleteMap(memory) => self.delete_set(&memory.map(), ops),
+            Op::DeleteSet(name) => self.delete_set(name, ops),
+            Op::DeleteKey(set, key) => self.message(message::DELETE_ELEMENT, 0, ops, |w| {
+                w.string(list::TABLE, TABLE);
+                w.string(list::SET, set.name());
+                write_key(w, key);
             }),
             Op::AddElement(_) | Op::DeleteElement(_) | Op::Forget(..) | Op::Keep(..) => {}
         }
+    }
+
+    fn delete_set(&mut self, name: &str, ops: Range<usize>) {
+        self.message(message::DELETE_SET, 0, ops, |w| {
+            w.string(set::TABLE, TABLE);
+            w.string(set::NAME, name);
+        });
     }
 
     fn chain_or_rule(&mut self, ops: Range<usize>, write: impl FnOnce(&mut Scratch, u32, &mut Vec<u8>)) {

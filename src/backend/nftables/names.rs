@@ -21,7 +21,16 @@ pub const SCHEMA: u32 = 1;
 /// The comment of the table.
 #[must_use]
 pub fn table_comment() -> String {
-    format!("Kubernetes Services, written by shunt; schema {SCHEMA}")
+    format!("{SIGNATURE}; schema {SCHEMA}")
+}
+
+/// What the comment of every table begins with that a shunt has made, of whatever version.
+const SIGNATURE: &str = "Kubernetes Services, written by shunt";
+
+/// Whether a table with this comment was made by a shunt.
+#[must_use]
+pub fn is_ours(comment: &str) -> bool {
+    comment.starts_with(SIGNATURE)
 }
 
 /// A field of a packet that takes part in a set's key or data.

@@ -12,12 +12,18 @@ pub mod message {
     pub const GET_TABLE: u16 = NFTABLES + 1;
     /// `NFT_MSG_DELTABLE`.
     pub const DELETE_TABLE: u16 = NFTABLES + 2;
+    /// `NFT_MSG_NEWCHAIN`.
+    pub const NEW_CHAIN: u16 = NFTABLES + 3;
     /// `NFT_MSG_GETCHAIN`.
     pub const GET_CHAIN: u16 = NFTABLES + 4;
     /// `NFT_MSG_DELCHAIN`.
     pub const DELETE_CHAIN: u16 = NFTABLES + 5;
+    /// `NFT_MSG_NEWRULE`.
+    pub const NEW_RULE: u16 = NFTABLES + 6;
     /// `NFT_MSG_GETRULE`.
     pub const GET_RULE: u16 = NFTABLES + 7;
+    /// `NFT_MSG_DELRULE`.
+    pub const DELETE_RULE: u16 = NFTABLES + 8;
     /// `NFT_MSG_NEWSET`.
     pub const NEW_SET: u16 = NFTABLES + 9;
     /// `NFT_MSG_GETSET`.
@@ -30,16 +36,33 @@ pub mod message {
     pub const GET_ELEMENT: u16 = NFTABLES + 13;
     /// `NFT_MSG_DELSETELEM`.
     pub const DELETE_ELEMENT: u16 = NFTABLES + 14;
+    /// `NFT_MSG_NEWGEN`: the last notification of a transaction.
+    pub const NEW_GENERATION: u16 = NFTABLES + 15;
     /// `NFT_MSG_GETGEN`.
     pub const GET_GENERATION: u16 = NFTABLES + 16;
     /// `NFT_MSG_NEWOBJ`.
     pub const NEW_OBJECT: u16 = NFTABLES + 18;
     /// `NFT_MSG_GETOBJ`.
     pub const GET_OBJECT: u16 = NFTABLES + 19;
+    /// `NFT_MSG_DELOBJ`.
+    pub const DELETE_OBJECT: u16 = NFTABLES + 20;
     /// `NFNL_MSG_BATCH_BEGIN`.
     pub const BATCH_BEGIN: u16 = 16;
     /// `NFNL_MSG_BATCH_END`.
     pub const BATCH_END: u16 = 17;
+}
+
+/// `NFNLGRP_NFTABLES`: who joins it hears of every transaction.
+pub const NOTIFICATIONS: i32 = 7;
+
+/// Attributes of a generation (`enum nft_gen_attributes`).
+pub mod generation {
+    /// The number.
+    pub const ID: u16 = 1;
+    /// The process that made it.
+    pub const PROCESS: u16 = 2;
+    /// The name of its program.
+    pub const PROGRAM: u16 = 3;
 }
 
 /// Attributes of a table (`enum nft_table_attributes`).
@@ -74,6 +97,8 @@ pub mod chain {
 pub mod rule {
     /// The table's name.
     pub const TABLE: u16 = 1;
+    /// The chain's name.
+    pub const CHAIN: u16 = 2;
 }
 
 /// Attributes of a set (`enum nft_set_attributes`).

@@ -1,29 +1,32 @@
 //! What the kernel's table looks like, compared with what it should be. EDGE: it asks the kernel.
 
+mod elements;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 
-use super::codec::{
-    Item, SetIdentity, net_between, previous_address, read_comment, read_item, read_map, read_size,
-};
+use super::codec::{SetIdentity, read_comment, read_map, read_size};
 use super::connection::Connection;
-use super::element::{Element, ElementData, ElementKey};
-use super::names::{ServiceChain, Set, TABLE, table_comment};
-use super::protocol::{chain as chain_attribute, list, message, rule, set, table};
+use super::element::Element;
+use super::names::{ServiceChain, Set, TABLE, is_ours, table_comment};
+use super::protocol::{chain as chain_attribute, message, rule, set, table};
+use super::repair::Repairs;
 use super::ruleset::{
     Chain, ChainType, Settings, base_chains, memory_chains, service_chain, static_chains, sticky_chain,
 };
 use super::sticky::{MapState, Memory, Objects, StickyChain};
+use super::watch::Watch;
 use super::wire;
 use crate::model::Family;
-use crate::netlink::{Attributes, family_number};
+use crate::netlink::family_number;
 
 /// The table of one family as the kernel holds it.
 #[derive(Debug)]
 pub enum Installed {
     /// There is no such table.
     Absent,
+    /// There is one that was not made by shunt: it has this comment.
+    Stranger(String),
     /// There is one, but not as it should be; it has to be replaced. Says why.
     Unfit(String),
     /// It is ours and in order, apart from elements.
@@ -43,6 +46,8 @@ pub struct Table {
     pub sticky: Objects,
     /// All elements.
     pub elements: Vec<Element>,
+    /// What is wrong with it.
+    pub repairs: Repairs,
 }
 
 /// The chains of a table that are there on behalf of Services.
@@ -51,6 +56,7 @@ struct Chains {
     service: BTreeSet<ServiceChain>,
     sticky: BTreeSet<StickyChain>,
     memories: BTreeSet<Memory>,
+    repairs: Repairs,
 }
 
 /// The sets of a table, as far as they differ from one to the next.
@@ -58,14 +64,17 @@ struct Chains {
 struct Sets {
     sizes: BTreeMap<Set, u32>,
     maps: BTreeMap<Memory, MapState>,
+    foreign: Vec<String>,
 }
 
 /// Who may change a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeldBy {
-    /// Anybody, or we alone.
+    /// Anybody.
     #[default]
     Nobody,
+    /// We alone.
+    Ours,
     /// Anybody, until somebody takes it over: its owner has ended and left it behind.
     Orphan,
     /// The socket with this netlink port, which is not ours.
@@ -88,12 +97,21 @@ pub fn held_by(connection: &mut Connection, family: Family) -> io::Result<Option
     Ok(head(connection, family)?.map(|head| head.held_by(own)))
 }
 
+/// The comment of a table with our name that was not made by shunt.
+///
+/// # Errors
+/// What the kernel says.
+pub fn stranger(connection: &mut Connection, family: Family) -> io::Result<Option<String>> {
+    Ok(head(connection, family)?.map(|head| head.comment).filter(|comment| !is_ours(comment)))
+}
+
 impl Head {
     fn held_by(&self, own_port: u32) -> HeldBy {
         match self.owner {
             Some(port) if port != own_port => HeldBy::Other(port),
+            Some(_) => HeldBy::Ours,
             None if self.flags & table::OWNED != 0 => HeldBy::Orphan,
-            _ => HeldBy::Nobody,
+            None => HeldBy::Nobody,
         }
     }
 }
@@ -120,17 +138,38 @@ fn head(connection: &mut Connection, family: Family) -> io::Result<Option<Head>>
 }
 
 /// Reads the table and judges it. Dumps are not atomic: they are repeated until no transaction of
-/// anybody came in between.
+/// anybody came in between. Elements take long where there are many; for them it is enough if `watch`
+/// has not heard of one that touched our table.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn read(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
+pub fn read(
+    connection: &mut Connection,
+    settings: &Settings,
+    mut watch: Option<&mut Watch>,
+) -> io::Result<Installed> {
     const TRIES: usize = 20;
+    let family = settings.family;
     for _ in 0..TRIES {
         let generation = connection.generation()?;
-        let installed = read_once(connection, settings);
-        if connection.generation()? == generation {
-            return installed;
+        let heard = watch.as_deref().map(|watch| watch.mark(family));
+        let installed = read_structure(connection, settings)?;
+        if connection.generation()? != generation {
+            continue;
+        }
+        let Installed::Fit(mut table) = installed else { return Ok(installed) };
+        if let Err(why) = elements::read_all(connection, family, &mut table)? {
+            return Ok(Installed::Unfit(why));
+        }
+        let now = connection.generation()?;
+        if now == generation || table.held_by == HeldBy::Ours {
+            return Ok(Installed::Fit(table));
+        }
+        if let Some(watch) = watch.as_deref_mut() {
+            watch.listen()?;
+            if watch.heard_of(now) && heard == Some(watch.mark(family)) {
+                return Ok(Installed::Fit(table));
+            }
         }
     }
     Err(io::Error::other(format!(
@@ -138,12 +177,17 @@ pub fn read(connection: &mut Connection, settings: &Settings) -> io::Result<Inst
     )))
 }
 
-fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
+/// Everything but the elements.
+fn read_structure(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
     let family = settings.family;
     let Some(head) = head(connection, family)? else { return Ok(Installed::Absent) };
-    if let held_by @ HeldBy::Other(_) = head.held_by(connection.port()) {
+    let held_by = head.held_by(connection.port());
+    if let HeldBy::Other(_) = held_by {
         // Not ours to judge, nor to change.
         return Ok(Installed::Fit(Box::new(Table { held_by, ..Table::default() })));
+    }
+    if !is_ours(&head.comment) {
+        return Ok(Installed::Stranger(head.comment));
     }
     if head.comment != table_comment() {
         return Ok(Installed::Unfit(format!(
@@ -151,7 +195,7 @@ fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Ins
             head.comment
         )));
     }
-    let chains = match read_chains(connection, settings)? {
+    let Chains { service, sticky, memories, mut repairs } = match read_chains(connection, settings)? {
         Ok(chains) => chains,
         Err(why) => return Ok(Installed::Unfit(why)),
     };
@@ -159,20 +203,16 @@ fn read_once(connection: &mut Connection, settings: &Settings) -> io::Result<Ins
         Ok(sets) => sets,
         Err(why) => return Ok(Installed::Unfit(why)),
     };
-    if let Some(memory) = sets.maps.keys().find(|memory| !chains.memories.contains(memory)) {
+    if let Some(memory) = sets.maps.keys().find(|memory| !memories.contains(memory)) {
         return Ok(Installed::Unfit(format!("the chains of map {} are missing", memory.map())));
     }
-    let mut elements = Vec::new();
-    for set in Set::ALL {
-        if !read_elements(connection, set, family, &mut elements)? {
-            let name = set.name();
-            return Ok(Installed::Unfit(format!("set {name} holds elements that shunt does not write")));
-        }
+    repairs.foreign_sets = sets.foreign;
+    if repairs.too_many() {
+        return Ok(Installed::Unfit(repairs.text()));
     }
-    let held_by = head.held_by(connection.port());
-    let sticky = Objects::read(sets.maps, chains.sticky, chains.memories, &elements);
-    let (chains, sizes) = (chains.service, sets.sizes);
-    Ok(Installed::Fit(Box::new(Table { held_by, chains, sizes, sticky, elements })))
+    let sticky = Objects::read(sets.maps, sticky, memories);
+    let (chains, sizes) = (service, sets.sizes);
+    Ok(Installed::Fit(Box::new(Table { held_by, chains, sizes, sticky, repairs, ..Table::default() })))
 }
 
 /// Compares chains and rules with what they should be; the chains that are there for Services.
@@ -196,24 +236,17 @@ fn read_chains(connection: &mut Connection, settings: &Settings) -> io::Result<R
     expected.extend(chains.memories.iter().flat_map(memory_chains));
     for chain in expected {
         let head = found.remove(&chain.name);
-        if head != Some(base_text(&chain)) {
-            let what = if head.is_some() { "is tied to another hook" } else { "is missing" };
-            return Ok(Err(format!("chain {} {what}", chain.name)));
-        }
-        let (found, expected) =
-            (rules.remove(&chain.name).unwrap_or_default(), expected_texts(&chain, settings.family));
-        if found != expected {
-            tracing::debug!(chain = chain.name, ?found, ?expected, "rules differ");
-            return Ok(Err(format!(
-                "the rules of chain {} are not what they should be: other settings, or another hand",
-                chain.name
-            )));
+        let rules = rules.remove(&chain.name).unwrap_or_default();
+        match head {
+            Some(head) if head != base_text(&chain) => {
+                return Ok(Err(format!("chain {} is tied to another hook", chain.name)));
+            }
+            Some(_) if rules == expected_texts(&chain, settings.family) => {}
+            head => chains.repairs.chains.push((chain, head.is_some())),
         }
     }
-    match found.into_keys().next() {
-        Some(stranger) => Ok(Err(format!("chain {stranger} is not shunt's"))),
-        None => Ok(Ok(chains)),
-    }
+    chains.repairs.foreign_chains = found.into_keys().collect();
+    Ok(Ok(chains))
 }
 
 /// Chains by name, with their hooks in the words of [`base_text`].
@@ -304,65 +337,15 @@ fn read_sets(connection: &mut Connection, family: Family) -> io::Result<Result<S
                 None if SetIdentity::read(attributes) == SetIdentity::of_map(family) => {
                     match Memory::of_map(name).zip(read_map(attributes)) {
                         Some((memory, state)) => _ = sets.maps.insert(memory, state),
-                        None => wrong = Some(format!("map {name} is not shunt's")),
+                        None => sets.foreign.push(name.to_owned()),
                     }
                 }
                 None if anonymous => {}
-                _ => wrong = Some(format!("set {name} is not shunt's")),
+                None => sets.foreign.push(name.to_owned()),
+                Some(_) => wrong = Some(format!("set {name} has another shape than it should")),
             }
         },
     )?;
     let missing = missing.first().map(|set| format!("set {} is missing", set.name()));
     Ok(wrong.or(missing).map_or(Ok(sets), Err))
-}
-
-/// Reads the elements of a set; false if one of them is nothing that shunt writes.
-fn read_elements(
-    connection: &mut Connection,
-    set: Set,
-    family: Family,
-    elements: &mut Vec<Element>,
-) -> io::Result<bool> {
-    let mut all_ours = true;
-    let mut edges: BTreeMap<IpAddr, bool> = BTreeMap::new();
-    connection.dump(
-        message::GET_ELEMENT,
-        family_number(family),
-        |w| {
-            w.string(list::TABLE, TABLE);
-            w.string(list::SET, set.name());
-        },
-        |message| {
-            for (_, item) in message.attributes().nested(list::ELEMENTS) {
-                match read_item(set, Attributes(item), family) {
-                    Some(Item::Element(element)) => elements.push(element),
-                    Some(Item::RangeStart(address)) => _ = edges.insert(address, true),
-                    Some(Item::RangeEnd(address)) => _ = edges.entry(address).or_insert(false),
-                    None => all_ours = false,
-                }
-            }
-        },
-    )?;
-    Ok(all_ours && ranges(set, &edges, family, elements))
-}
-
-/// Puts the edges of plain ranges together; false if one is no CIDR.
-fn ranges(set: Set, edges: &BTreeMap<IpAddr, bool>, family: Family, elements: &mut Vec<Element>) -> bool {
-    let last = match family {
-        Family::V4 => IpAddr::from([255; 4]),
-        Family::V6 => IpAddr::from([255; 16]),
-    };
-    let mut all_cidrs = true;
-    for (start, _) in edges.iter().filter(|(_, starts)| **starts) {
-        let after = (std::ops::Bound::Excluded(*start), std::ops::Bound::Unbounded);
-        let behind = edges.range(after).next().and_then(|(address, _)| previous_address(*address));
-        match net_between(*start, behind.unwrap_or(last)) {
-            Some(net) => {
-                let key = ElementKey::Range(net);
-                elements.push(Element { set, key, data: ElementData::None, comment: None });
-            }
-            None => all_cidrs = false,
-        }
-    }
-    all_cidrs
 }

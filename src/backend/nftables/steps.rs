@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::element::{Element, ElementData};
+use super::element::{Element, ElementData, ElementKey};
 use super::names::{ServiceChain, Set};
 use super::ruleset::{
     Chain, Settings, base_chains, service_chain, static_chains, with_prerequisites, with_spares,
@@ -68,6 +68,20 @@ impl Step {
         self.owners.extend(moved);
     }
 
+    /// Leaves out the additions of elements that stand already.
+    pub fn skip(&mut self, standing: &BTreeSet<(Set, ElementKey)>) {
+        let skipped = |op: &Op| matches!(op, Op::AddElement(element) if standing.contains(&element.id()));
+        // How many are left in front of each operation.
+        let mut left = vec![0];
+        for op in &self.transaction.ops {
+            left.push(left.last().copied().unwrap_or(0) + usize::from(!skipped(op)));
+        }
+        self.transaction.ops.retain(|op| !skipped(op));
+        for (ops, _) in &mut self.owners {
+            *ops = left[ops.start]..left[ops.end];
+        }
+    }
+
     fn push_owned(&mut self, ops: impl Iterator<Item = Op>, owner: &Owner) {
         let start = self.transaction.ops.len();
         self.transaction.ops.extend(ops);
@@ -128,6 +142,27 @@ pub fn element_step(settings: &Settings, plan: &Plan, run: Range<usize>, there: 
 #[must_use]
 pub fn stray_ops(strays: &[Element]) -> Vec<Op> {
     strays.iter().cloned().map(Op::DeleteElement).collect()
+}
+
+/// Takes those out of the strays that the plan would add again just as they are, and returns which they
+/// are: of a row that has lost an element the others may stay.
+#[must_use]
+pub fn standing(plan: &Plan, strays: &mut Vec<Element>) -> BTreeSet<(Set, ElementKey)> {
+    if strays.is_empty() {
+        return BTreeSet::new();
+    }
+    let ids: BTreeSet<_> = strays.iter().map(Element::id).collect();
+    let mut wanted = BTreeMap::new();
+    let mut elements = Vec::new();
+    for row in plan.changes.iter().filter_map(|change| change.after.as_deref()) {
+        super::element::elements(row, &mut elements);
+        let known = elements.drain(..).filter(|element| ids.contains(&element.id()));
+        wanted.extend(known.map(|element| (element.id(), element)));
+    }
+    let stands = |element: &Element| wanted.get(&element.id()) == Some(element);
+    let standing = strays.iter().filter(|element| stands(element)).map(Element::id).collect();
+    strays.retain(|element| !stands(element));
+    standing
 }
 
 /// The chains that the plan's new elements lead to.
@@ -310,6 +345,34 @@ mod tests {
         let step = element_step(&settings(), &plan, 0..2, &Objects::default());
         assert!((0..step.transaction.ops.len()).all(|op| step.owner(op).is_some()), "{step:?}");
         assert_eq!(step.owner(step.transaction.ops.len()), None);
+    }
+
+    /// A row that has lost one of its elements.
+    #[test]
+    fn what_stands_of_a_damaged_row_stays() {
+        let mut found = Vec::new();
+        super::super::element::elements(&nodeport_row(30080, "a/web:http", "a b c"), &mut found);
+        let mut strays: Vec<Element> =
+            found.into_iter().filter(|e| !matches!(e.key, ElementKey::Slot(_, 1))).collect();
+        // and in another one somebody has written something else
+        strays.iter_mut().filter(|e| matches!(e.key, ElementKey::Slot(_, 2))).for_each(|element| {
+            element.data = ElementData::Drop;
+        });
+        let plan = Plan { family: Family::V4, changes: vec![change(None, Some("a b c"))] };
+        let standing = standing(&plan, &mut strays);
+        let mut step = Step::shared(&settings(), stray_ops(&strays));
+        step.append(element_step(&settings(), &plan, 0..1, &Objects::default()));
+        step.skip(&standing);
+        let text = step.transaction.to_string().replace("element ip shunt nodeport-endpoints ", "");
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "delete { tcp . 30080 . 2 }",
+                "add { tcp . 30080 . 1 : 10.0.0.98 . 80 }",
+                "add { tcp . 30080 . 2 : 10.0.0.99 . 80 }",
+            ]
+        );
+        assert!(step.owners.iter().map(|(ops, _)| (ops.start, ops.end)).eq([(1, 3)]));
     }
 
     #[test]

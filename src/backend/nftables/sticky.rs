@@ -218,21 +218,30 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// The objects that were read from the kernel, and the elements that were.
+    /// The objects that were read from the kernel; [`Self::take`] has to be told of the elements.
     #[must_use]
     pub fn read(
         maps: BTreeMap<Memory, MapState>,
         chains: BTreeSet<StickyChain>,
         memory_chains: BTreeSet<Memory>,
-        elements: &[Element],
     ) -> Self {
         let mut objects = Self { maps, memory_chains, chains, ..Self::default() };
         objects.idle_chains = objects.chains.clone();
         objects.idle_memories = objects.maps.keys().chain(&objects.memory_chains).cloned().collect();
-        for element in elements {
-            objects.count(element, true);
-        }
         objects
+    }
+
+    /// Takes note of elements that are there.
+    pub fn take(&mut self, elements: &[Element]) {
+        for element in elements {
+            self.count(element, true);
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.maps.is_empty()
     }
 
     /// The affinity map of a memory, if there is one.

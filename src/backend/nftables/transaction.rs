@@ -28,8 +28,12 @@ pub enum Op {
     AddSet(Set, Option<u32>),
     /// Makes a chain, with its rules.
     AddChain(Chain),
+    /// Deletes the rules of a chain.
+    FlushChain(String),
     /// Deletes a chain to which nothing leads.
     DeleteChain(String),
+    /// Deletes a set that is not ours.
+    DeleteSet(String),
     /// Makes the counter of connections whose client is not remembered.
     AddCounter,
     /// Makes the map of a memory, or changes how long entries last and how many there may be; a size
@@ -43,6 +47,8 @@ pub enum Op {
     Keep(Memory, Client),
     /// Deletes an element.
     DeleteElement(Element),
+    /// Deletes an element that shunt does not write, by the bytes of its key.
+    DeleteKey(Set, Vec<u8>),
     /// Adds an element.
     AddElement(Element),
 }
@@ -107,6 +113,13 @@ impl fmt::Display for Transaction {
                 }
                 Op::AddSet(set, size) => writeln!(f, "add {}", set_text(*set, *size, family))?,
                 Op::AddChain(chain) => write_chain(f, chain, family)?,
+                Op::FlushChain(name) => writeln!(f, "flush chain {ip} {TABLE} {name}")?,
+                Op::DeleteSet(name) => writeln!(f, "delete set {ip} {TABLE} {name}")?,
+                Op::DeleteKey(set, key) => {
+                    write!(f, "delete element {ip} {TABLE} {} {{ 0x", set.name())?;
+                    key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                    writeln!(f, " }}")?;
+                }
                 Op::DeleteChain(name) => writeln!(f, "delete chain {ip} {TABLE} {name}")?,
                 Op::AddCounter => writeln!(f, "add counter {ip} {TABLE} {NOT_REMEMBERED}")?,
                 Op::AddMap(memory, state) => writeln!(f, "add {}", memory_text(memory, *state, family))?,

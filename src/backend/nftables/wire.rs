@@ -159,8 +159,7 @@ fn without_number(line: &str) -> String {
 ///
 /// # Errors
 /// What `setsockopt` says.
-pub fn set_netlink_option(socket: &mnl::Socket, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
+pub fn set_netlink_option(socket: &mnl::Socket, option: i32, value: i32) -> io::Result<()> {
     let length = u32::try_from(size_of::<i32>()).unwrap_or(4);
     // SAFETY: the socket is open as long as the reference lives; the option's value is an int and its
     // length is told.
@@ -168,7 +167,7 @@ pub fn set_netlink_option(socket: &mnl::Socket, option: i32) -> io::Result<()> {
         mnl::mnl_sys::mnl_socket_setsockopt(
             socket.as_raw_socket(),
             option,
-            (&raw const on).cast_mut().cast::<c_void>(),
+            (&raw const value).cast_mut().cast::<c_void>(),
             length,
         )
     };

@@ -14,6 +14,24 @@ pub(super) fn busy(family: Family, port: u32) -> BackendError {
     BackendError::Busy(format!("the nftables table {ip} {table} belongs to {owner}; stop it first"))
 }
 
+/// A table has our name and was not made by shunt.
+pub(super) fn not_ours(family: Family, comment: &str) -> BackendError {
+    let (ip, table) = (super::super::names::family_word(family), super::super::names::TABLE);
+    let what = made_by(comment);
+    BackendError::Busy(format!(
+        "there is an nftables table {ip} {table} that {what}: it is left as it is. If nobody needs it, delete it \
+         (nft delete table {ip} {table}); else rename it, since shunt needs that name"
+    ))
+}
+
+/// Who made a table with this comment, as far as it tells.
+pub(super) fn made_by(comment: &str) -> String {
+    match comment {
+        "" => "shunt has not made (it has no comment)".into(),
+        comment => format!("shunt has not made (its comment is \"{comment}\")"),
+    }
+}
+
 /// Whether the kernel does not know the flags of an owned table.
 pub(super) fn is_unknown_flag(error: &BackendError) -> bool {
     match error {
@@ -51,10 +69,19 @@ pub(super) fn is_full(error: &BackendError) -> bool {
     matches!(error, BackendError::Refused { errno, .. } if errno.raw_os_error() == Some(nix::libc::ENFILE))
 }
 
-pub(super) fn refused(step: &Step, refusal: Refusal) -> BackendError {
+pub(super) fn refused(step: &Step, refusal: Refusal, bytes: usize) -> BackendError {
     let Refusal { errno, op, message } = refusal;
-    if errno.raw_os_error() == Some(nix::libc::EPERM) {
-        return BackendError::Privilege(NO_PRIVILEGE.into());
+    match errno.raw_os_error() {
+        Some(nix::libc::EPERM) => return BackendError::Privilege(NO_PRIVILEGE.into()),
+        Some(nix::libc::ENOBUFS) => {
+            let operations = step.transaction.ops.len();
+            let action = format!(
+                "handing the kernel a batch of {operations} operations ({bytes} bytes), for which it has no memory \
+                 or no room in the socket's queue,"
+            );
+            return BackendError::Io { action, source: errno };
+        }
+        _ => {}
     }
     let operation = op.map_or_else(|| "the batch as a whole".into(), |op| step.transaction.op_text(op));
     let owner = op.and_then(|op| step.owner(op)).cloned();

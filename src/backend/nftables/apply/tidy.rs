@@ -14,7 +14,7 @@ use super::super::protocol::{list, message, object};
 use super::super::steps::Step;
 use super::super::sticky::{Memory, Objects, memories};
 use super::super::transaction::Op;
-use super::{CHAINS_PER_BATCH, Nftables, read_error, refused};
+use super::{CHAINS_PER_BATCH, Nftables, read_error};
 use crate::backend::{BackendError, Receipt};
 use crate::desired::{Owner, Row};
 use crate::diff::Plan;
@@ -215,7 +215,7 @@ impl Nftables {
                     .into_iter()
                     .try_for_each(|half| self.write_clients(family, memory, half, anew, receipt))
             }
-            Err(refusal) => Err(refused(&step, refusal)),
+            Err(refusal) => Err(self.refused(&step, refusal, batch.bytes().len())),
         }
     }
 }
