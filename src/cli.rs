@@ -103,7 +103,20 @@ pub enum Command {
     /// on this node it owns what is programmed: cleanup then names that process, changes nothing
     /// and exits with 7.
     #[command(verbatim_doc_comment)]
-    Cleanup,
+    Cleanup(Cleanup),
+}
+
+/// `shunt cleanup`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct Cleanup {
+    /// Remove what kube-proxy has left behind instead, and nothing of shunt's
+    ///
+    /// Its nftables tables; its chains in iptables, with iptables' own tools where they are
+    /// installed; the interface and ipsets of its ipvs mode. Says what it removed and what it left.
+    /// shunt may run meanwhile, and connections live on. Stop kube-proxy first: it would write
+    /// everything again.
+    #[arg(long, verbatim_doc_comment)]
+    pub kube_proxy: bool,
 }
 
 /// `shunt run`.

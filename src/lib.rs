@@ -21,6 +21,7 @@ pub mod engine;
 pub mod exit;
 pub mod health;
 pub mod http;
+pub mod leftovers;
 pub mod lock;
 pub mod metrics;
 pub mod model;

@@ -15,6 +15,7 @@ use shunt::conntrack;
 use shunt::engine::Engine;
 use shunt::exit::Exit;
 use shunt::health;
+use shunt::leftovers;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
@@ -80,7 +81,11 @@ fn main() -> ExitCode {
         Command::Config(run) => show(&options, run),
         Command::Run(run) if run.write_config_to.is_some() => show(&options, run),
         Command::Run(run) if !run.cleanup => run_until_it_ends(&options, run),
-        Command::Run(_) | Command::Cleanup => {
+        Command::Cleanup(what) if what.kube_proxy => {
+            start_logging(options.verbosity.unwrap_or_default(), LogFormat::Text);
+            cleanup_kube_proxy()
+        }
+        Command::Run(_) | Command::Cleanup(_) => {
             start_logging(options.verbosity.unwrap_or_default(), LogFormat::Text);
             cleanup()
         }
@@ -225,6 +230,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
     process::allow_files().map_err(|error| (Exit::Other, error))?;
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
+    warn_of_kube_proxy();
     let background = Background::new()?;
     background.read_addresses(&events);
     let choice = run.source(&config);
@@ -255,6 +261,19 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
             Err(Failure(Exit::Other, error))
         }
         Ended::Backend(error) => Err(error.into()),
+    }
+}
+
+/// Two proxies on one node rewrite the same packets.
+fn warn_of_kube_proxy() {
+    match leftovers::find() {
+        Ok(found) if found.is_empty() => {}
+        Ok(found) => warn!(
+            "kube-proxy's rules are on this node ({}): they and shunt's act on the same packets. Stop kube-proxy if it \
+             still runs, then remove them with `shunt cleanup --kube-proxy`, which may be done while shunt runs",
+            found.join(", ")
+        ),
+        Err(error) => warn!("whether kube-proxy's rules are on this node cannot be seen: {error}"),
     }
 }
 
@@ -412,6 +431,30 @@ fn cleanup() -> Result<(), Failure> {
         let words =
             if removed { "removed what shunt had programmed" } else { "nothing of shunt's to remove" };
         println!("{family}: {words}");
+    }
+    Ok(())
+}
+
+/// `shunt cleanup --kube-proxy`.
+fn cleanup_kube_proxy() -> Result<(), Failure> {
+    let report = leftovers::remove().map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let exit = if denied { Exit::Privilege } else { Exit::Other };
+        Failure(exit, anyhow!("nf_tables cannot be read: {error}"))
+    })?;
+    for line in &report.removed {
+        println!("removed {line}");
+    }
+    for line in &report.left {
+        println!("left {line}");
+    }
+    if report.removed.is_empty() && report.left.is_empty() {
+        println!("nothing of kube-proxy's to remove");
+    }
+    if report.failed {
+        let error =
+            anyhow!("not everything of kube-proxy's could be removed; the lines above say what, and why");
+        return Err(Failure(Exit::Other, error));
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ fn options(line: &str) -> Result<Options, clap::Error> {
 fn run(line: &str) -> Run {
     match options(line).unwrap().command {
         Command::Run(run) => *run,
-        Command::Config(_) | Command::Cleanup => panic!("{line} is not run"),
+        Command::Config(_) | Command::Cleanup(_) => panic!("{line} is not run"),
     }
 }
 
@@ -54,7 +54,10 @@ fn flags_are_read() {
         ..Run::default()
     };
     assert_eq!(all, expected);
-    assert_eq!(options("cleanup").unwrap(), Options { verbosity: None, command: Command::Cleanup });
+    for (line, kube_proxy) in [("cleanup", false), ("cleanup --kube-proxy", true)] {
+        let command = Command::Cleanup(Cleanup { kube_proxy });
+        assert_eq!(options(line).unwrap(), Options { verbosity: None, command });
+    }
 }
 
 #[test]

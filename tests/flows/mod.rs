@@ -13,6 +13,7 @@ mod harness;
 mod health;
 mod kernel;
 mod live;
+mod migration;
 mod node_port;
 mod pods;
 mod policies;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
         reload::CASES,
         settings::CASES,
         drift::CASES,
+        migration::CASES,
         restart::CASES,
         writes::CASES,
         uniform::CASES,

@@ -38,6 +38,17 @@ impl Batch {
         encoder.batch
     }
 
+    /// A batch that deletes a table of any name.
+    #[must_use]
+    pub fn table_removal(family: Family, name: &str) -> Self {
+        let batch = Self { writer: Writer::default(), messages: Vec::new() };
+        let mut encoder = Encoder { family, batch, scratch: None, anonymous_sets: 0 };
+        encoder.frame(message::BATCH_BEGIN, 0);
+        encoder.message(message::DELETE_TABLE, ACK, 0..1, |w| w.string(table::NAME, name));
+        encoder.frame(message::BATCH_END, 2);
+        encoder.batch
+    }
+
     /// What to send.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
