@@ -5,9 +5,12 @@
 
 mod iptables;
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
+
+use tracing::warn;
 
 use crate::backend::nftables::connection::Connection;
 use crate::backend::nftables::encode::Batch;
@@ -52,6 +55,16 @@ impl Report {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.removed.is_empty() && self.left.is_empty() {
+            return writeln!(f, "nothing of kube-proxy's to remove");
+        }
+        self.removed.iter().try_for_each(|line| writeln!(f, "removed {line}"))?;
+        self.left.iter().try_for_each(|line| writeln!(f, "left {line}"))
+    }
+}
+
 /// What of kube-proxy's can be seen in nf_tables, in words: its own tables, and its chains in those of
 /// iptables. Rules of legacy iptables cannot be seen this way.
 ///
@@ -69,6 +82,19 @@ pub fn find() -> io::Result<Vec<String>> {
         found.extend(in_tables.iter().map(|table| format!("chain {MAIN_CHAIN} in table {ip} {table}")));
     }
     Ok(found)
+}
+
+/// Warns where kube-proxy's rules are on this node: two proxies rewrite the same packets.
+pub fn warn_if_found() {
+    match find() {
+        Ok(found) if found.is_empty() => {}
+        Ok(found) => warn!(
+            "kube-proxy's rules are on this node ({}): they and shunt's act on the same packets. Stop kube-proxy if it \
+             still runs, then remove them with `shunt cleanup --kube-proxy`, which may be done while shunt runs",
+            found.join(", ")
+        ),
+        Err(error) => warn!("whether kube-proxy's rules are on this node cannot be seen: {error}"),
+    }
 }
 
 /// Removes what can be removed. May run again, and beside a running shunt.

@@ -230,7 +230,7 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
     process::allow_files().map_err(|error| (Exit::Other, error))?;
     let mut engine = Engine::new(Nftables::open(&config)?, &config);
-    warn_of_kube_proxy();
+    leftovers::warn_if_found();
     let background = Background::new()?;
     background.read_addresses(&events);
     let choice = run.source(&config);
@@ -261,19 +261,6 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
             Err(Failure(Exit::Other, error))
         }
         Ended::Backend(error) => Err(error.into()),
-    }
-}
-
-/// Two proxies on one node rewrite the same packets.
-fn warn_of_kube_proxy() {
-    match leftovers::find() {
-        Ok(found) if found.is_empty() => {}
-        Ok(found) => warn!(
-            "kube-proxy's rules are on this node ({}): they and shunt's act on the same packets. Stop kube-proxy if it \
-             still runs, then remove them with `shunt cleanup --kube-proxy`, which may be done while shunt runs",
-            found.join(", ")
-        ),
-        Err(error) => warn!("whether kube-proxy's rules are on this node cannot be seen: {error}"),
     }
 }
 
@@ -442,15 +429,7 @@ fn cleanup_kube_proxy() -> Result<(), Failure> {
         let exit = if denied { Exit::Privilege } else { Exit::Other };
         Failure(exit, anyhow!("nf_tables cannot be read: {error}"))
     })?;
-    for line in &report.removed {
-        println!("removed {line}");
-    }
-    for line in &report.left {
-        println!("left {line}");
-    }
-    if report.removed.is_empty() && report.left.is_empty() {
-        println!("nothing of kube-proxy's to remove");
-    }
+    print!("{report}");
     if report.failed {
         let error =
             anyhow!("not everything of kube-proxy's could be removed; the lines above say what, and why");

@@ -236,7 +236,7 @@ fn a_stranger_under_our_name(lab: &mut Lab) {
         vec!["run".into(), "--manifests".into(), dir.into_os_string(), "--node-name".into(), "node-a".into()],
         vec!["cleanup".into()],
     ] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_shunt"));
+        let mut command = std::process::Command::new(crate::netns::daemon::program());
         let output = lab.topology.enter(Ns::Node, || command.args(&arguments).output()).expect("shunt");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(7), "{arguments:?}: {said}");

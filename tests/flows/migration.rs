@@ -1,5 +1,6 @@
 //! From kube-proxy to shunt on a node where connections keep coming.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -34,11 +35,14 @@ COMMIT
 COMMIT
 "#;
 
-fn on_node(lab: &Lab, program: &str, arguments: &[&str], input: &str) -> Output {
+fn on_node(lab: &Lab, program: impl AsRef<OsStr>, arguments: &[&str], input: &str) -> Output {
+    let program = program.as_ref();
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child =
-        lab.topology.enter(Ns::Node, || command.spawn()).unwrap_or_else(|e| panic!("{program}: {e}"));
+    let mut child = lab
+        .topology
+        .enter(Ns::Node, || command.spawn())
+        .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("writing");
     child.wait_with_output().expect("an end")
 }
@@ -48,6 +52,10 @@ fn said(output: &Output) -> String {
 }
 
 fn leftovers_of_kube_proxy(lab: &mut Lab) {
+    if Command::new("iptables-nft-restore").arg("--version").output().is_err() {
+        println!("iptables is not installed here (scripts/test installs it): left out");
+        return;
+    }
     for restore in ["iptables-nft-restore", "ip6tables-nft-restore"] {
         // the same rules in both families, but for the addresses
         let rules = if restore.starts_with("ip6") {
@@ -72,7 +80,7 @@ fn leftovers_of_kube_proxy(lab: &mut Lab) {
 
     let hammers = hammers(lab);
     let ours = super::drift::content(lab);
-    let shunt = env!("CARGO_BIN_EXE_shunt");
+    let shunt = &crate::netns::daemon::program();
     let first = on_node(lab, shunt, &["cleanup", "--kube-proxy"], "");
     for line in [
         "removed nftables table ip kube-proxy",

@@ -1,5 +1,6 @@
 //! The program under test, started in the node's namespace, ended by its id.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,12 +18,16 @@ pub struct Daemon {
     log: PathBuf,
 }
 
+/// The program under test; `SHUNT_BIN` names another one than cargo's.
+pub fn program() -> OsString {
+    std::env::var_os("SHUNT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into())
+}
+
 impl Daemon {
     /// Starts it on a directory of manifests and a configuration; what it says goes to the end of the log.
     pub fn start(topology: &Topology, manifests: &Path, config: &Path, flags: &[&str], log: &Path) -> Self {
         let output = OpenOptions::new().create(true).append(true).open(log).expect("a log file");
-        let program = std::env::var_os("SHUNT_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_shunt").into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.arg("run").arg("--manifests").arg(manifests).arg("--config").arg(config);
         command.args(["--node-name", THIS_NODE]).args(flags).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
