@@ -4,6 +4,8 @@
 
 #[path = "deploy/daemonsets.rs"]
 mod daemonsets;
+#[path = "deploy/dashboards.rs"]
+mod dashboards;
 #[path = "deploy/documents.rs"]
 mod documents;
 #[path = "deploy/image.rs"]
