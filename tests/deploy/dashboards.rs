@@ -65,7 +65,6 @@ fn words(expression: &str) -> Vec<(String, char)> {
     let mut in_range = false;
     for next in expression.chars().chain([' ']) {
         quoted ^= next == '"';
-        in_range = (in_range || next == '[') && next != ']';
         if !quoted && (next.is_ascii_alphanumeric() || next == '_' || next == '$') {
             word.push(next);
             continue;
@@ -75,6 +74,7 @@ fn words(expression: &str) -> Vec<(String, char)> {
             found.push((word.clone(), next));
         }
         word.clear();
+        in_range = (in_range || next == '[') && next != ']';
     }
     found
 }
