@@ -1,13 +1,12 @@
 //! The DaemonSets do what kubelet, runtime and shunt make of them: flags, configuration, probes, rights.
 
+use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 
-use clap::Parser as _;
 use serde_json::{Value, json};
-use shunt::cli::{Command, Options};
-use shunt::config::{self, Config};
 
-use crate::documents::{applied, items, object, words};
+use crate::documents::{applied, file, items, object, text, words};
 
 /// The containers that run shunt, with the file they are from and their pod.
 fn containers_of_shunt() -> Vec<(&'static str, Value, Value)> {
@@ -32,65 +31,125 @@ fn command_line(container: &Value) -> Vec<String> {
     words.map(|word| word.replace("$(NODE_NAME)", "node-1")).collect()
 }
 
+fn shunt(words: &[String]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shunt")).args(words).env_remove("NODE_NAME").output().unwrap()
+}
+
 #[test]
-fn command_lines_are_understood() {
+fn node_names_come_from_the_scheduler() {
     for (file, _, container) in containers_of_shunt() {
-        let line = command_line(&container);
-        let options =
-            Options::try_parse_from(&line).unwrap_or_else(|error| panic!("{file}: {line:?}: {error}"));
-        let name = container["name"].as_str().unwrap();
-        match options.command {
-            Command::Run(_) => {
-                assert_eq!(line.contains(&"--init-only".to_owned()), name == "sysctls", "{file}")
-            }
-            _ => assert_eq!(name, "cleanup", "{file}"),
-        }
         let uses_the_node_name = container.to_string().contains("$(NODE_NAME)");
         let fields = items(&container["env"]).iter().filter(|entry| entry["name"] == "NODE_NAME");
         let sources: Vec<_> = fields.map(|entry| &entry["valueFrom"]["fieldRef"]["fieldPath"]).collect();
-        assert_eq!(sources, vec![&json!("spec.nodeName"); usize::from(uses_the_node_name)], "{file}: {name}");
+        assert_eq!(sources, vec![&json!("spec.nodeName"); usize::from(uses_the_node_name)], "{file}");
     }
 }
 
-/// The configuration in force, read from the file that --config names, where these manifests hold it.
-fn configuration(file: &str, pod: &Value, container: &Value, objects: &[Value]) -> Option<Config> {
-    let line = command_line(container);
-    let path = line.iter().find_map(|word| word.strip_prefix("--config="))?;
+#[test]
+fn the_clean_up_is_a_command_of_shunt() {
+    for (file, _, container) in containers_of_shunt() {
+        let mut line = command_line(&container);
+        if line[1] == "run" {
+            continue;
+        }
+        assert_eq!(line.remove(0), "/usr/local/bin/shunt", "{file}");
+        line.push("--help".to_owned());
+        let output = shunt(&line);
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// What of kubeadm's config.conf says where things are; `src/config/tests` reads all of it.
+const KUBEADM: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: { kubeconfig: /var/lib/kube-proxy/kubeconfig.conf }
+clusterCIDR: 10.244.0.0/16
+healthzBindAddress: ''
+hostnameOverride: ''
+metricsBindAddress: ''
+";
+
+/// The text of the configuration file that `--config` names, from the ConfigMap that is mounted there.
+fn configuration(manifest: &str, pod: &Value, container: &Value, path: &str) -> String {
     let (directory, key) = path.rsplit_once('/').unwrap();
     let mount = items(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == directory);
-    let mount = mount.unwrap_or_else(|| panic!("{file}: nothing is mounted at {directory}"));
+    let mount = mount.unwrap_or_else(|| panic!("{manifest}: nothing is mounted at {directory}"));
     let volume = items(&pod["volumes"]).iter().find(|volume| volume["name"] == mount["name"]).unwrap();
     let map = volume["configMap"]["name"].as_str().unwrap();
     if map == "kube-proxy" {
         assert_eq!((directory, key), ("/var/lib/kube-proxy", "config.conf"), "where kubeadm has it");
-        return Some(Config::default()); // which asks for the same ports, see tests/configuration
+        return KUBEADM.to_owned();
     }
+    let all = applied();
+    let objects = &all.iter().find(|(name, _)| *name == manifest).unwrap().1;
     let data = &object(objects, "ConfigMap", map)["data"];
-    let text = data[key].as_str().unwrap_or_else(|| panic!("{file}: ConfigMap {map} has no {key}"));
-    let loaded = config::parse(text, Path::new(path)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    assert_eq!(loaded.warnings, [], "{file}");
-    Some(loaded.config)
+    data[key].as_str().unwrap_or_else(|| panic!("{manifest}: ConfigMap {map} has no {key}")).to_owned()
 }
 
+/// `shunt config` takes the flags of `shunt run` and says what comes of them.
 #[test]
-fn configurations_load_without_a_warning_and_probes_ask_where_shunt_listens() {
-    let all = applied();
+fn flags_and_configuration_are_understood_and_probes_ask_where_shunt_listens() {
+    let mut checked = 0;
     for (file, pod, container) in containers_of_shunt() {
-        let objects = &all.iter().find(|(name, _)| *name == file).unwrap().1;
-        let Some(config) = configuration(file, &pod, &container, objects) else {
-            continue; // the clean-up
-        };
-        if container["name"] == "sysctls" {
+        let mut line = command_line(&container);
+        if line[1] != "run" {
             continue;
         }
-        let port = config.healthz_address.unwrap().port();
-        for (probe, path) in
-            [("livenessProbe", "/livez"), ("readinessProbe", "/healthz"), ("startupProbe", "/livez")]
-        {
-            let asked = &container[probe]["httpGet"];
-            assert_eq!(*asked, json!({ "path": path, "port": port }), "{file}: {probe}");
+        let name = container["name"].as_str().unwrap();
+        "config".clone_into(&mut line[1]);
+        assert_eq!(line.contains(&"--init-only".to_owned()), name == "sysctls", "{file}: {name}");
+        let place = line.iter().position(|word| word.starts_with("--config=")).unwrap();
+        let path = line[place].strip_prefix("--config=").unwrap();
+        let copy = format!("{}-{name}.yaml", file.replace('/', "-"));
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(copy);
+        fs::write(&copy, configuration(file, &pod, &container, path)).unwrap();
+        line[place] = format!("--config={}", copy.display());
+
+        let output = shunt(&line[1..]);
+        let warnings = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{file}: {line:?}: {warnings}");
+        assert_eq!(warnings, "", "{file}");
+        let effective: Value = serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
+        assert_eq!(effective["hostnameOverride"], "node-1", "{file}");
+        if name == "shunt" {
+            let (_, port) = effective["healthzBindAddress"].as_str().unwrap().rsplit_once(':').unwrap();
+            assert_probes(file, &container, port.parse().unwrap());
+            checked += 1;
         }
     }
+    assert_eq!(checked, 3);
+}
+
+fn assert_probes(file: &str, container: &Value, port: u16) {
+    for (probe, path) in
+        [("livenessProbe", "/livez"), ("readinessProbe", "/healthz"), ("startupProbe", "/livez")]
+    {
+        let asked = &container[probe]["httpGet"];
+        assert_eq!(*asked, json!({ "path": path, "port": port }), "{file}: {probe}");
+    }
+}
+
+/// The unit's command lines, as systemd would run them.
+#[test]
+fn the_unit_starts_commands_of_shunt() {
+    let unit = text(&file("deploy/shunt.service"));
+    let lines =
+        unit.lines().filter_map(|line| line.strip_prefix("ExecStart").and_then(|line| line.split_once('=')));
+    let mut started = 0;
+    for (_, line) in lines {
+        let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        assert_eq!(words.remove(0).trim_start_matches('+'), "/usr/local/bin/shunt");
+        assert_eq!(words[0], "run");
+        "config".clone_into(&mut words[0]);
+        for word in &mut words {
+            *word =
+                word.replace("/etc/shunt/config.yaml", &file("examples/config.yaml").display().to_string());
+        }
+        let output = shunt(&words);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        started += 1;
+    }
+    assert_eq!(started, 2);
 }
 
 /// Where ClusterIPs are not there yet, the pod needs another way to the API server than the one it is given.

@@ -10,6 +10,7 @@ use crate::documents::file;
 /// Who the program is when the runtime starts it.
 struct Process {
     what: &'static str,
+    program: &'static str,
     user: u32,
     /// What the process is permitted before it executes the program; NET_ADMIN is in its bounding set in any case.
     permitted: &'static str,
@@ -23,6 +24,7 @@ const NO_PRIVILEGE: i32 = 4;
 const PROCESSES: [Process; 5] = [
     Process {
         what: "containerd or CRI-O, runAsUser 65532, allowPrivilegeEscalation: false: deploy/daemonset.yaml",
+        program: "shunt",
         user: 65532,
         permitted: "cap_net_admin=ep",
         no_new_privs: true,
@@ -30,6 +32,7 @@ const PROCESSES: [Process; 5] = [
     },
     Process {
         what: "Docker's engine, the same: that is why daemonset.yaml says to run as root there",
+        program: "shunt",
         user: 65532,
         permitted: "=",
         no_new_privs: true,
@@ -37,6 +40,7 @@ const PROCESSES: [Process; 5] = [
     },
     Process {
         what: "Docker's engine, runAsUser 65532, allowPrivilegeEscalation not forbidden",
+        program: "shunt",
         user: 65532,
         permitted: "=",
         no_new_privs: false,
@@ -44,6 +48,7 @@ const PROCESSES: [Process; 5] = [
     },
     Process {
         what: "Docker's engine, root, allowPrivilegeEscalation: false",
+        program: "shunt",
         user: 0,
         permitted: "cap_net_admin=ep",
         no_new_privs: true,
@@ -51,6 +56,7 @@ const PROCESSES: [Process; 5] = [
     },
     Process {
         what: "kube-proxy's DaemonSet with its image changed: root, and more rights than are needed",
+        program: "kube-proxy",
         user: 0,
         permitted: "cap_net_admin,cap_sys_admin,cap_dac_override=ep",
         no_new_privs: false,
@@ -116,15 +122,16 @@ fn start(root: &Path, process: &Process) -> Output {
     // capsh executes the program as a runtime would; every capability that it is not to have is taken out of the
     // bounding set first.
     command.args(["unshare", "--net", "sh", "-ec"]).arg(
-        "root=$1 permitted=$2 keep=${2%=*},cap_net_admin; shift 2
+        "root=$1 permitted=$2 program=$3 keep=${2%=*},cap_net_admin; shift 3
          drop=$(capsh --print | sed -n 's/^Bounding set =//p' | tr , '\\n' | grep -vxF \"$(echo \"$keep\" | tr , '\\n')\" | paste -sd,)
-         code=0
+         code=0 verb=run
+         [ $program = shunt ] || verb=  # called as kube-proxy it is `shunt run`
          capsh --chroot=\"$root\" --drop=\"$drop\" --keep=1 \"$@\" --caps=\"$permitted\" \\
-             --shell=/usr/local/bin/shunt -- run --manifests /examples --config /examples/config.yaml --once || code=$?
+             --shell=/usr/local/bin/$program -- $verb --manifests /examples --config /examples/config.yaml --once || code=$?
          nft list map ip shunt services || true
          exit $code",
     );
-    command.arg("sh").arg(root).arg(process.permitted);
+    command.arg("sh").arg(root).arg(process.permitted).arg(process.program);
     if process.user != 0 {
         command.args([
             format!("--gid={}", process.user),
@@ -149,22 +156,17 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// All files and links below a directory, sorted.
+/// All files and links below a directory, sorted. Everybody may enter the directories.
 fn files(directory: &Path) -> Vec<String> {
     let (mut found, mut open) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(next) = open.pop() {
-        for entry in fs::read_dir(&next).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                assert_eq!(
-                    entry.metadata().unwrap().permissions().mode() & 0o777,
-                    0o755,
-                    "{:?}",
-                    entry.path()
-                );
-                open.push(entry.path());
+        for entry in fs::read_dir(&next).unwrap().map(Result::unwrap) {
+            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+            if metadata.is_dir() {
+                assert_eq!(metadata.permissions().mode() & 0o777, 0o755, "{}", path.display());
+                open.push(path);
             } else {
-                found.push(entry.path().strip_prefix(directory).unwrap().display().to_string());
+                found.push(path.strip_prefix(directory).unwrap().display().to_string());
             }
         }
     }
