@@ -1,4 +1,4 @@
-# Helpers that scripts/test, scripts/demo and scripts/bench share. Sourced, never run; needs bash.
+# Helpers that the scripts share. Sourced, never run; needs bash.
 # shellcheck shell=bash
 
 # The root of the checkout, whatever directory we were called from.
@@ -178,4 +178,22 @@ stop_namespaces() {
     kill -KILL "$namespaces" 2>/dev/null || true
     wait "$namespaces" 2>/dev/null || true
     printf '%s\nstopped; nothing is left behind\n' "$PLAIN"
+}
+
+# --- pods without Kubernetes ----------------------------------------------------------------------
+
+# add_pod NAME ADDRESS GATEWAY: a network namespace with one cable (veth) to this one, as a simple network plugin
+# would lay it.
+add_pod() {
+    local name=$1 address=$2 gateway=$3
+    ip netns add "$name"
+    ip link add "$name" type veth peer name eth0 netns "$name"
+    ip address add "$gateway/32" dev "$name"
+    ip link set "$name" up
+    ip route add "$address" dev "$name"
+    ip -n "$name" link set lo up
+    ip -n "$name" address add "$address/32" dev eth0
+    ip -n "$name" link set eth0 up
+    ip -n "$name" route add "$gateway" dev eth0
+    ip -n "$name" route add default via "$gateway"
 }
