@@ -12,5 +12,7 @@ mod documents;
 mod image;
 #[path = "deploy/kustomize.rs"]
 mod kustomize;
+#[path = "deploy/pages.rs"]
+mod pages;
 #[path = "deploy/schema.rs"]
 mod schema;

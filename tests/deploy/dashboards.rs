@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::documents::{documents, file, items, text};
+use crate::pages::anchors;
 
 /// Labels that Prometheus adds to everything that it scrapes, and the bound of a histogram's bucket.
 const OF_PROMETHEUS: [&str; 3] = ["job", "instance", "le"];
@@ -153,23 +154,9 @@ fn alerts_ask_for_what_there_is_and_lead_to_a_page() {
         }
         let runbook = rule["annotations"]["runbook"].as_str().unwrap();
         let (page, anchor) = runbook.split_once('#').unwrap();
-        assert!(anchors(page).contains(anchor), "{name}: no heading for {runbook}");
+        assert!(anchors(&file(page)).contains(anchor), "{name}: no heading for {runbook}");
     }
     assert!(names.len() > 10);
-}
-
-/// The anchors that GitHub and its like make of a page's headings.
-fn anchors(page: &str) -> BTreeSet<String> {
-    let text = text(&file(page));
-    let headings = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("##"))
-        .map(|line| line.trim_start_matches('#').trim());
-    let anchor = |heading: &str| {
-        let kept = heading.to_lowercase().replace(' ', "-");
-        kept.chars().filter(|next| next.is_alphanumeric() || *next == '-' || *next == '_').collect()
-    };
-    headings.map(anchor).collect()
 }
 
 #[test]

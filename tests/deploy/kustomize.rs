@@ -95,7 +95,7 @@ fn merge(into: &mut Value, patch: &Value, field: &str) {
                     (Some(at), true) => _ = into.remove(at),
                     (Some(at), false) => merge(&mut into[at], item, ""),
                     (None, true) => panic!("nothing to delete: {item}"),
-                    // kustomize puts what is new first
+                    // The order of the items, which is another one in kustomize, means nothing here.
                     (None, false) => into.insert(0, item.clone()),
                 }
             }
