@@ -59,16 +59,6 @@ fn the_clean_up_is_a_command_of_shunt() {
     }
 }
 
-/// What of kubeadm's config.conf says where things are; `src/config/tests` reads all of it.
-const KUBEADM: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-clientConnection: { kubeconfig: /var/lib/kube-proxy/kubeconfig.conf }
-clusterCIDR: 10.244.0.0/16
-healthzBindAddress: ''
-hostnameOverride: ''
-metricsBindAddress: ''
-";
-
 /// The text of the configuration file that `--config` names, from the ConfigMap that is mounted there.
 fn configuration(manifest: &str, pod: &Value, container: &Value, path: &str) -> String {
     let (directory, key) = path.rsplit_once('/').unwrap();
@@ -78,7 +68,7 @@ fn configuration(manifest: &str, pod: &Value, container: &Value, path: &str) -> 
     let map = volume["configMap"]["name"].as_str().unwrap();
     if map == "kube-proxy" {
         assert_eq!((directory, key), ("/var/lib/kube-proxy", "config.conf"), "where kubeadm has it");
-        return KUBEADM.to_owned();
+        return text(&file("src/config/tests/kubeadm.yaml"));
     }
     let all = applied();
     let objects = &all.iter().find(|(name, _)| *name == manifest).unwrap().1;
