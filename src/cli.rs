@@ -189,6 +189,12 @@ pub struct Run {
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub open_tables: bool,
+    /// How long connections of a Service that was removed may go on, in seconds [default: 60]
+    ///
+    /// In the userspace mode, where connections go through shunt; then they are broken off. Nothing
+    /// new is accepted from the moment at which the Service is removed.
+    #[arg(long, verbatim_doc_comment, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub userspace_drain: Option<u32>,
     /// Follow legacy Endpoints objects of the API server too
     ///
     /// They count for Services that have no EndpointSlice. In manifests they always do.

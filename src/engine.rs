@@ -272,6 +272,11 @@ impl<B: Backend> Engine<B> {
         found
     }
 
+    /// See [`Backend::outlives_us`].
+    pub fn outlives_us(&self) -> bool {
+        self.backend.outlives_us()
+    }
+
     /// What [`Backend::not_remembered`] tells of each family.
     pub fn not_remembered(&mut self) -> [(Family, u64); 2] {
         Family::ALL.map(|family| {

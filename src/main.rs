@@ -3,15 +3,17 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Error, anyhow};
 use clap::Parser;
 use hyper::Uri;
 use shunt::backend::nftables::Nftables;
-use shunt::backend::{Backend, BackendError};
+use shunt::backend::userspace::Userspace;
+use shunt::backend::{Backend, BackendError, mode};
 use shunt::cli::{self, Command, Options, Run, SourceChoice};
-use shunt::config::{self, Config, ConfigError, Loaded, LogFormat, Origin, node_name};
-use shunt::conntrack;
+use shunt::config::{self, Config, ConfigError, Loaded, LogFormat, Mode, Origin, node_name};
+use shunt::conntrack::{self, Conntrack};
 use shunt::engine::Engine;
 use shunt::exit::Exit;
 use shunt::health;
@@ -131,6 +133,9 @@ fn load(options: &Options, run: &Run, text: Option<&str>) -> Result<Loaded, Fail
     let config = &mut loaded.config;
     config.affinity_clients = run.affinity_clients.unwrap_or(config.affinity_clients);
     config.open_tables = run.open_tables;
+    if let Some(seconds) = run.userspace_drain {
+        config.userspace_drain = Duration::from_secs(seconds.into());
+    }
     if let Some(kubeconfig) = &run.kubeconfig {
         config.kubeconfig = Some(kubeconfig.clone());
         loaded.origins.insert("clientConnection.kubeconfig".to_owned(), Origin::Flag("--kubeconfig"));
@@ -229,25 +234,60 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let _lock = if run.dry_run { None } else { Some(Lock::take()?) };
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
     process::allow_files().map_err(|error| (Exit::Other, error))?;
-    let mut engine = Engine::new(Nftables::open(&config)?, &config);
+    let config = choose_mode(config, run)?;
+    let context = context.with_proxy_protocol(config.mode == Mode::Userspace);
+    let in_force = config.clone();
+    let traffic = metrics.traffic.clone();
+    let sources = || {
+        let background = Background::new()?;
+        background.read_addresses(&events);
+        let (choice, master) = (run.source(&config), run.master.clone());
+        let server = start_source(&choice, master, &background, context.clone(), &metrics, &events)?;
+        // What ends by itself serves nothing.
+        let lasting = (!run.once && !run.dry_run).then_some(Lasting { config, shown, watched, later });
+        let options = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
+        let notices = (!run.dry_run).then_some(notices);
+        let api = server.map(|server| Api { server, context, options, notices });
+        background.start(&events, lasting, metrics, recorder, api)
+    };
+    if in_force.mode == Mode::Userspace {
+        let engine = Engine::new(Userspace::open(&in_force, traffic)?, &in_force);
+        return follow(engine, &mut conntrack::Untouched, run, &events_loop, sources);
+    }
+    let engine = Engine::new(Nftables::open(&in_force)?, &in_force);
+    follow(engine, &mut conntrack::Netlink::default(), run, &events_loop, sources)
+}
+
+/// The configuration with the mode that this node runs in; what another mode has left behind goes.
+fn choose_mode(config: Config, run: &Run) -> Result<Config, Failure> {
+    let mode = mode::choose(&config);
+    if mode == Mode::Userspace && run.once {
+        let error = anyhow!("--once has no use in the userspace mode: nothing is served when shunt ends");
+        return Err(Failure(Exit::Usage, error));
+    }
+    if !run.dry_run {
+        mode::remove_leftovers(mode);
+    }
+    Ok(Config { mode, ..config })
+}
+
+/// Starts the sources and follows them until the end; returns as [`start`] does.
+fn follow(
+    mut engine: Engine<impl Backend>,
+    conntrack: &mut impl Conntrack,
+    run: &Run,
+    events_loop: &EventLoop,
+    sources: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Option<String>, Failure> {
     leftovers::warn_if_found();
-    let background = Background::new()?;
-    background.read_addresses(&events);
-    let choice = run.source(&config);
-    let server = start_source(&choice, run.master.clone(), &background, context.clone(), &metrics, &events)?;
-    // What ends by itself serves nothing.
-    let lasting = (!run.once && !run.dry_run).then_some(Lasting { config, shown, watched, later });
-    let options = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
-    let notices = (!run.dry_run).then_some(notices);
-    let api = server.map(|server| Api { server, context, options, notices });
-    background.start(&events, lasting, metrics, recorder, api)?;
+    sources()?;
     let ended = if run.dry_run {
         match events_loop.fill(&mut engine) {
             Some(ended) => ended,
             None => return print_plans(&mut engine).map(|()| None),
         }
     } else {
-        events_loop.run(&mut engine, &mut conntrack::Netlink::default(), run.once)
+        events_loop.run(&mut engine, conntrack, run.once)
     };
     match ended {
         Ended::Done => Ok(None),
@@ -412,9 +452,8 @@ async fn watch_signals(events: &Events) {
 /// `shunt cleanup`.
 fn cleanup() -> Result<(), Failure> {
     let _lock = Lock::take()?;
-    let mut backend = Nftables::open(&Config::default())?;
     for family in Family::ALL {
-        let removed = backend.cleanup(family)?;
+        let removed = mode::cleanup(family)?;
         let words =
             if removed { "removed what shunt had programmed" } else { "nothing of shunt's to remove" };
         println!("{family}: {words}");

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::backend::userspace::Traffic;
 use crate::model::store::Counts;
 use crate::model::{Family as IpFamily, Kind};
 use kube_proxy::KubeProxy;
@@ -138,6 +139,8 @@ pub struct Metrics {
     pub kube_proxy: KubeProxy,
     /// Requests to the API server.
     pub rest_client: RestClient,
+    /// `shunt_userspace_*{namespace,service,port,protocol}`: see there.
+    pub traffic: Traffic,
 }
 
 impl Default for Metrics {
@@ -178,6 +181,7 @@ impl Default for Metrics {
             configuration_warnings: Gauge::default(),
             kube_proxy: KubeProxy::default(),
             rest_client: RestClient::default(),
+            traffic: Traffic::default(),
         }
     }
 }
@@ -220,6 +224,7 @@ impl Metrics {
         self.kube_proxy.register(registry);
         self.rest_client.register(registry);
         registry.register_collector(Box::new(process::Process));
+        self.traffic.register(registry);
         // What counts the same things as in kube-proxy has both names.
         registry.register(
             "kubeproxy_sync_proxy_rules_nftables_sync_failures",

@@ -18,6 +18,8 @@ pub const DUMP: u16 = 0x300;
 pub const DUMP_INTERRUPTED: u16 = 0x10;
 /// `NLM_F_DUMP_FILTERED`, in answers: the kernel left out what was not asked for.
 pub const DUMP_FILTERED: u16 = 0x20;
+/// `NLM_F_EXCL`: what is there already is left alone, and an error.
+pub const EXCLUSIVE: u16 = 0x200;
 /// `NLM_F_CREATE`.
 pub const CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`.

@@ -272,7 +272,12 @@ impl EventLoop {
                 None
             }
             Event::Stop(signal) => {
-                info!("{signal}: ending; what is programmed stays (`shunt cleanup` removes it)");
+                let then = if engine.outlives_us() {
+                    "what is programmed stays (`shunt cleanup` removes it)"
+                } else {
+                    "Services are refused until shunt is back"
+                };
+                info!("{signal}: ending; {then}");
                 Some(Ended::Done)
             }
             Event::Reload(text) => Some(Ended::Reload(text)),

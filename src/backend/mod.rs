@@ -1,6 +1,8 @@
 //! Backends: what programs a node. One trait, one module a mode.
 
+pub mod mode;
 pub mod nftables;
+pub mod userspace;
 
 use std::time::Duration;
 
@@ -48,6 +50,11 @@ pub trait Backend {
     /// [`BackendError`]; nothing was changed.
     fn check(&mut self, _family: Family) -> Result<Option<Drift>, BackendError> {
         Ok(None)
+    }
+
+    /// Whether what is programmed goes on working when shunt ends.
+    fn outlives_us(&self) -> bool {
+        true
     }
 
     /// How many new connections there were since the last call whose client should have been remembered

@@ -39,7 +39,7 @@ fn the_definition_is_sound() {
 #[test]
 fn flags_are_read() {
     let all = run(
-        "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --open-tables --legacy-endpoints --once --dry-run",
+        "run --manifests dir --config c.yaml --node-name Node-1 --affinity-clients 500 --userspace-drain 5 --open-tables --legacy-endpoints --once --dry-run",
     );
     let expected = Run {
         manifests: Some("dir".into()),
@@ -48,6 +48,7 @@ fn flags_are_read() {
         node_name: Some(NodeName("node-1".into())),
         affinity_clients: Some(500),
         open_tables: true,
+        userspace_drain: Some(5),
         legacy_endpoints: true,
         once: true,
         dry_run: true,

@@ -115,7 +115,7 @@ fn mode(whole: &mut Section<'_>) -> Result<Written, ConfigError> {
     })?;
     let written = written.unwrap_or(Written::Unset);
     let differs = match written {
-        Written::Unset | Written::Nftables => return Ok(written),
+        Written::Unset | Written::Nftables | Written::Userspace | Written::Auto => return Ok(written),
         Written::Iptables => {
             "iptables is not built yet, this node runs as nftables: NodePorts do not answer on localhost, \
              nor on all addresses of the node unless nodePortAddresses says so, and a port that a ClusterIP does \
@@ -125,13 +125,6 @@ fn mode(whole: &mut Section<'_>) -> Result<Written, ConfigError> {
             "ipvs is not built yet, this node runs as nftables: NodePorts do not answer on all addresses of \
              the node unless nodePortAddresses says so, there is no interface kube-ipvs0, endpoints are chosen at \
              random whatever the scheduler, and a port that a ClusterIP does not have is rejected"
-        }
-        Written::Userspace => {
-            "userspace is not built yet, this node runs as nftables, which needs CAP_NET_ADMIN and nf_tables \
-             in the kernel"
-        }
-        Written::Auto => {
-            "auto is not built yet, this node runs as nftables and does not fall back to userspace relays"
         }
     };
     whole.warn("mode", differs);

@@ -27,6 +27,7 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub affinity_clients: u32,
     /// Other programs may change what we have programmed, even where the kernel could keep them from it.
     pub open_tables: bool,
+    /// How long connections of a Service that is gone may stay, in the userspace mode.
+    pub userspace_drain: Duration,
     /// The node addresses on which NodePorts answer.
     pub node_port_addresses: NodePortAddresses,
     /// `bindAddress`, unless it is unspecified: the node IP of its family, whatever the Node object says.
@@ -87,6 +90,9 @@ pub const OOM_SCORE: i32 = -999;
 /// A ConfigMap is not larger.
 const LARGEST: u64 = 1 << 20;
 
+/// As long as most Pods are given to end, and as long again.
+const USERSPACE_DRAIN: Duration = Duration::from_secs(60);
+
 /// The port of /metrics.
 const METRICS_PORT: u16 = 10249;
 
@@ -102,6 +108,7 @@ impl Default for Config {
             masquerade_mark: 1 << MASQUERADE_BIT,
             affinity_clients: AFFINITY_CLIENTS,
             open_tables: false,
+            userspace_drain: USERSPACE_DRAIN,
             node_port_addresses: NodePortAddresses::default(),
             bind_address: None,
             bind_address_hard_fail: false,

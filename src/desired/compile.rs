@@ -80,6 +80,7 @@ struct Lists {
     name: ServicePortName,
     cluster: Choice,
     local: Choice,
+    proxy_protocol: bool,
 }
 
 impl Lists {
@@ -98,6 +99,7 @@ impl Lists {
             name: ServicePortName { service: name.clone(), port: port.name.clone() },
             cluster: choose(usable.cluster),
             local: if uses_local { choose(usable.local) } else { Choice::Reject },
+            proxy_protocol: service.proxy_protocol,
         }
     }
 
@@ -123,6 +125,7 @@ impl Lists {
             from_outside,
             allowed_sources: sources,
             affinity: affinity.map(|seconds| Affinity { seconds, list }),
+            proxy_protocol: self.proxy_protocol && goes_somewhere,
         }
     }
 }

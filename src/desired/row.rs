@@ -82,6 +82,8 @@ pub struct Forwarding {
     pub allowed_sources: Option<Arc<[IpNet]>>,
     /// Whether a client keeps its endpoint; `None` also where there is nothing to choose from.
     pub affinity: Option<Affinity>,
+    /// Endpoints are told who called, by the PROXY protocol; only where the mode can do that.
+    pub proxy_protocol: bool,
 }
 
 /// `ClientIP` affinity. What a client is remembered with belongs to the ServicePort and one of its two
@@ -205,6 +207,9 @@ impl fmt::Display for Forwarding {
         if let Some(sources) = &self.allowed_sources {
             f.write_str(", only from")?;
             sources.iter().try_for_each(|net| write!(f, " {net}"))?;
+        }
+        if self.proxy_protocol {
+            f.write_str(", with the PROXY protocol")?;
         }
         match self.affinity {
             Some(Affinity { seconds, list: TrafficPolicy::Cluster }) => write!(f, ", sticky for {seconds} s"),

@@ -109,6 +109,9 @@ fn used() -> Metrics {
     metrics.kube_proxy.observe_sync(crate::model::Family::V4, true, 0.5);
     metrics.rest_client.observe("GET", "192.0.2.1:6443", None, std::time::Duration::from_secs(70));
     metrics.sync_duration.observe(0.01);
+    let name = crate::desired::ServicePortName::parse("shop/web:http").unwrap();
+    let protocol = crate::model::Protocol::Tcp;
+    metrics.traffic.of(&crate::backend::userspace::counters::PortName { name, protocol }).begun();
     metrics
 }
 

@@ -31,6 +31,8 @@ pub struct Service {
     pub source_ranges: Box<[IpNet]>,
     /// `spec.healthCheckNodePort`, where load balancers ask for local endpoints.
     pub health_check_node_port: Option<Port>,
+    /// `shunt.dev/proxy-protocol: v2`, where the mode can do that: endpoints are told who called.
+    pub proxy_protocol: bool,
     /// Creation time in seconds since 1970: of two Services that claim one frontend the older wins.
     /// Zero where the object does not say.
     pub created: i64,

@@ -9,7 +9,7 @@ use super::{Attributes, DONE, DUMP, ERROR, Message, Writer, messages};
 /// Dump replies are up to 32 KiB; errors can be longer where the kernel echoes.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// A conversation with one of the kernel's netfilter subsystems.
+/// A conversation with one of the kernel's subsystems.
 pub struct Socket {
     mnl: mnl::Socket,
     receive: Vec<u8>,
@@ -23,12 +23,20 @@ impl fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// Opens a socket.
+    /// Opens a socket to netfilter's subsystems.
     ///
     /// # Errors
     /// What the kernel says; `EPROTONOSUPPORT` where it has no nfnetlink.
     pub fn open() -> io::Result<Self> {
-        let mnl = mnl::Socket::new(mnl::Bus::Netfilter)?;
+        Self::open_on(mnl::Bus::Netfilter)
+    }
+
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// What the kernel says; `EPROTONOSUPPORT` where it does not have this bus.
+    pub fn open_on(bus: mnl::Bus) -> io::Result<Self> {
+        let mnl = mnl::Socket::new(bus)?;
         Ok(Self { mnl, receive: vec![0; RECEIVE_BYTES], seq: 0 })
     }
 

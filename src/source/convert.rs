@@ -33,6 +33,8 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 pub struct Context {
     node_name: NodeName,
     proxy_name: Option<Arc<str>>,
+    /// Whether the mode can tell endpoints who called.
+    proxy_protocol: bool,
     shared: Shared,
 }
 
@@ -86,7 +88,13 @@ impl Context {
     /// without the label.
     #[must_use]
     pub fn new(node_name: NodeName, proxy_name: Option<Arc<str>>) -> Self {
-        Self { node_name, proxy_name, shared: Shared::default() }
+        Self { node_name, proxy_name, proxy_protocol: false, shared: Shared::default() }
+    }
+
+    /// Says that the mode can tell endpoints who called.
+    #[must_use]
+    pub fn with_proxy_protocol(self, possible: bool) -> Self {
+        Self { proxy_protocol: possible, ..self }
     }
 
     /// The node that we run on.

@@ -1,4 +1,4 @@
-//! `metadata` of an object: name, times, and the labels in use. PURE.
+//! `metadata` of an object: name, times, and the labels and annotations in use. PURE.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,9 @@ const LABELS: [&str; 4] = [
     "topology.kubernetes.io/zone",
 ];
 
+/// The annotations that somebody reads.
+const ANNOTATIONS: [&str; 1] = ["shunt.dev/proxy-protocol"];
+
 /// The fields of `metadata` in use.
 #[derive(Default, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase", bound = "L: Shape + Default")]
@@ -25,6 +28,7 @@ struct Metadata<L: Shape> {
     namespace: Field<String>,
     resource_version: Field<String>,
     labels: Field<L>,
+    annotations: Field<Annotations>,
     creation_timestamp: Field<String>,
     deletion_timestamp: Field<String>,
 }
@@ -60,20 +64,32 @@ impl Shape for Labels {
     }
 }
 
-/// The key of a label in use: no memory is taken for the others.
+/// The key of a label or annotation in use: no memory is taken for the others.
 struct Label(&'static str);
 
 impl Shape for Label {
     const EXPECTED: &'static str = "text";
 
     fn text(text: &str) -> Option<Self> {
-        LABELS.into_iter().find(|label| *label == text).map(Self)
+        LABELS.into_iter().chain(ANNOTATIONS).find(|label| *label == text).map(Self)
     }
 }
 
 impl From<Labels> for BTreeMap<String, String> {
     fn from(labels: Labels) -> Self {
         labels.0
+    }
+}
+
+/// The annotations in use.
+#[derive(Default)]
+struct Annotations(BTreeMap<String, String>);
+
+impl Shape for Annotations {
+    const EXPECTED: &'static str = "an object";
+
+    fn object<'de, A: MapAccess<'de>>(object: A) -> Result<Option<Self>, A::Error> {
+        Ok(Labels::object(object)?.map(|labels| Self(labels.0)))
     }
 }
 
@@ -122,6 +138,7 @@ where
         namespace: read.namespace.into_value(),
         resource_version: read.resource_version.into_value(),
         labels: read.labels.into_value().map(L::into).filter(|labels| !labels.is_empty()),
+        annotations: read.annotations.into_value().map(|read| read.0).filter(|all| !all.is_empty()),
         creation_timestamp: read.creation_timestamp.into_value().and_then(|text| time(&text)),
         // that the object is being deleted counts, not since when: a time that cannot be read is one too
         deletion_timestamp: read.deletion_timestamp.into_value().map(|text| time(&text).unwrap_or(EPOCH)),
@@ -140,7 +157,7 @@ mod tests {
     use super::super::objects::{Pod, Service};
     use super::*;
 
-    const OBJECT: &str = r#"{"metadata":{"name":"web","managedFields":[{"a":1}],"annotations":{"a":"b"},
+    const OBJECT: &str = r#"{"metadata":{"name":"web","managedFields":[{"a":1}],"annotations":{"a":"b","shunt.dev/proxy-protocol":"v2"},
         "creationTimestamp":"2020-01-02T03:04:05Z","deletionTimestamp":"soon",
         "labels":{"app":"web","count":1,"empty":null,"wrong":[],"service.kubernetes.io/service-proxy-name":"x"}}}"#;
 
@@ -152,7 +169,8 @@ mod tests {
     fn what_nobody_uses_is_left_out() {
         let meta = serde_json::from_str::<Service>(OBJECT).expect("JSON").metadata;
         assert_eq!(meta.name.as_deref(), Some("web"));
-        assert!(meta.annotations.is_none() && meta.managed_fields.is_none());
+        assert_eq!(meta.annotations, Some([(ANNOTATIONS[0].to_owned(), "v2".to_owned())].into()));
+        assert!(meta.managed_fields.is_none());
         assert_eq!(labels(&meta), [(LABELS[0], "x")]);
         assert_eq!(meta.creation_timestamp.as_ref().map(|time| time.0.as_second()), Some(1_577_934_245));
         assert_eq!(meta.deletion_timestamp, Some(EPOCH));

@@ -39,6 +39,7 @@ pub fn service(cluster_ips: &str) -> ServiceBuilder {
         affinity_seconds: None,
         source_ranges: Box::default(),
         health_check_node_port: None,
+        proxy_protocol: false,
         created: 0,
     })
 }
@@ -161,6 +162,7 @@ pub fn nodeport_row(number: u16, service: &str, to: &str) -> Row {
         from_outside: None,
         allowed_sources: None,
         affinity: None,
+        proxy_protocol: false,
     };
     Row::Frontend(frontend, forwarding.into())
 }
@@ -190,4 +192,29 @@ pub fn udp_flow(dialled: &str, reaches: &str) -> Flow {
         original: Tuple { source: client, destination: dialled },
         reply: Tuple { source: reaches, destination: client },
     }
+}
+
+/// The row of a TCP frontend at `10.96.0.1:80`, or of the NodePort `:30080` in IPv4, that leads to
+/// endpoints at `10.1.0.1:8080`, separated by spaces. Of `shop/web:http`.
+pub fn frontend_row(at: &str, to: &str) -> Row {
+    let (address, number) = if let Some(number) = at.strip_prefix(':') {
+        (FrontendAddress::NodePort(Family::V4), number.parse().expect("a port"))
+    } else {
+        let at: SocketAddr = at.parse().expect("address and port");
+        (FrontendAddress::Ip(at.ip()), at.port())
+    };
+    let target = |text: &str| {
+        let at: SocketAddr = text.parse().expect("address and port");
+        Target { address: at.ip(), port: port(at.port()), local: false }
+    };
+    let forwarding = Forwarding {
+        service_port: ServicePortName::parse("shop/web:http").expect("namespace/name:port"),
+        masquerade: Masquerade::Always,
+        to: Choice::Endpoints(to.split_whitespace().map(target).collect()),
+        from_outside: None,
+        allowed_sources: None,
+        affinity: None,
+        proxy_protocol: false,
+    };
+    Row::Frontend(Frontend { address, protocol: Protocol::Tcp, port: port(number) }, forwarding.into())
 }

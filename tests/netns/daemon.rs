@@ -24,11 +24,20 @@ pub fn program() -> OsString {
 }
 
 impl Daemon {
-    /// Starts it on a directory of manifests and a configuration; what it says goes to the end of the log.
-    pub fn start(topology: &Topology, manifests: &Path, config: &Path, flags: &[&str], log: &Path) -> Self {
+    /// Starts it on a directory of manifests and a configuration; what it says goes to the end of the log. `before`
+    /// is a program that starts it, with its arguments.
+    pub fn start(
+        topology: &Topology,
+        manifests: &Path,
+        config: &Path,
+        before: &[&str],
+        flags: &[&str],
+        log: &Path,
+    ) -> Self {
         let output = OpenOptions::new().create(true).append(true).open(log).expect("a log file");
-        let mut command = Command::new(program());
-        command.arg("run").arg("--manifests").arg(manifests).arg("--config").arg(config);
+        let mut words = before.iter().map(OsString::from).chain([program()]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).arg("run").arg("--manifests").arg(manifests).arg("--config").arg(config);
         command.args(["--node-name", THIS_NODE]).args(flags).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("a second handle")).stderr(output);
         let child = topology.enter(Ns::Node, || command.spawn()).expect("starting shunt");

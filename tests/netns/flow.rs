@@ -22,6 +22,8 @@ pub enum Expect {
     Rejected,
     /// Silence.
     Dropped,
+    /// Silence, or the sender's own kernel refuses to send.
+    DroppedOrInvalid,
     /// It reaches whoever has the address, on the port that was called. The lab has a server there meanwhile.
     Untouched,
 }
@@ -141,6 +143,13 @@ impl Flow {
         match &self.expect {
             Expect::Rejected => wrong_one(outcomes, &Outcome::Refused),
             Expect::Dropped => wrong_one(outcomes, &Outcome::Silence),
+            Expect::DroppedOrInvalid => {
+                let invalid =
+                    |outcome: &&Outcome| matches!(outcome, Outcome::Odd(why) if why.contains("os error 22"));
+                let others: Vec<Outcome> =
+                    outcomes.iter().filter(|outcome| !invalid(outcome)).cloned().collect();
+                wrong_one(&others, &Outcome::Silence)
+            }
             Expect::Untouched => self.wrong_endpoint(family, outcomes, &[self.to.at(self.port, family)]),
             Expect::Endpoints(endpoints) => {
                 let wanted: Vec<SocketAddr> =

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::daemon::Daemon;
 use super::flow::{Expect, Flow, Protocol};
+use super::mode::Mode;
 use super::names::{BOTH, ENDPOINTS, Family, Name, Ns};
 use super::nft::{Monitor, nft_ok};
 use super::objects::{Objects, node, service, service_cidr, slice};
@@ -31,6 +32,10 @@ pub struct Lab {
     pub base: Vec<Objects>,
     /// Arguments of the daemon beside the usual ones.
     pub flags: Vec<&'static str>,
+    /// A program that starts the daemon, with its arguments.
+    pub before: Vec<&'static str>,
+    /// The mode that the daemon runs in.
+    pub mode: Mode,
     daemon: Option<Daemon>,
     responder: Responder,
     sctp_seen: sctp::Seen,
@@ -45,7 +50,7 @@ pub struct Lab {
 
 impl Lab {
     /// The namespaces with servers in the pods, and no daemon yet. `prefix` is unique in this process.
-    pub fn new(prefix: &str) -> Self {
+    pub fn new(prefix: &str, mode: Mode) -> Self {
         let dir = PathBuf::from("/run/lab").join(prefix);
         for name in ["manifests", "staging"] {
             std::fs::create_dir_all(dir.join(name)).expect("a directory in /run");
@@ -53,6 +58,8 @@ impl Lab {
         let lab = Self {
             base: vec![node(), service_cidr()],
             flags: Vec::new(),
+            before: Vec::new(),
+            mode,
             daemon: None,
             responder: Responder::start(),
             sctp_seen: sctp::Seen::default(),
@@ -98,11 +105,17 @@ impl Lab {
 impl Lab {
     /// Starts the daemon with a configuration (`objects::config`), and waits until it has programmed all objects.
     pub fn start(&mut self, config: &Value) {
+        self.write_config(config);
+        self.start_again();
+    }
+
+    fn write_config(&mut self, config: &Value) {
+        let mut config = config.clone();
+        config["mode"] = self.mode.word().into();
         std::fs::write(self.dir.join("config.yaml"), config.to_string()).expect("writing the configuration");
         if self.files.is_empty() {
             self.write_objects(&[]);
         }
-        self.start_again();
     }
 
     /// Puts other text into the place of its configuration file, and waits for nothing.
@@ -131,6 +144,24 @@ impl Lab {
         self.daemon.as_mut().expect("a running daemon").hang_up();
     }
 
+    /// Starts the daemon as [`Self::start`] does, but waits until it says `said`, not until it serves.
+    pub fn start_until(&mut self, config: &Value, said: &str) {
+        self.write_config(config);
+        self.launch();
+        self.wait_until_said(said);
+    }
+
+    /// Waits until the log has this.
+    pub fn wait_until_said(&mut self, said: &str) {
+        let log = |lab: &Self| std::fs::read_to_string(lab.log_file()).unwrap_or_default();
+        let deadline = Instant::now() + SETTLE;
+        while !log(self).contains(said) {
+            self.daemon.as_mut().expect("a running daemon").assert_running();
+            assert!(Instant::now() < deadline, "not said within {SETTLE:?}: {said}\n{}", log(self));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Starts it with the configuration of the last start.
     pub fn start_again(&mut self) {
         self.launch();
@@ -142,7 +173,8 @@ impl Lab {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let (manifests, config, log) =
             (self.dir.join("manifests"), self.dir.join("config.yaml"), self.log_file());
-        self.daemon = Some(Daemon::start(&self.topology, &manifests, &config, &self.flags, &log));
+        self.daemon =
+            Some(Daemon::start(&self.topology, &manifests, &config, &self.before, &self.flags, &log));
     }
 
     /// SIGTERM, and its exit status.
@@ -267,6 +299,8 @@ impl Lab {
     /// The same in these families only.
     pub fn check_in(&self, families: &[Family], flows: &[Flow]) {
         assert!(!flows.is_empty(), "an empty table proves nothing");
+        let flows: Vec<Flow> = flows.iter().filter_map(|flow| self.mode.expects(flow)).collect();
+        let flows = &flows[..];
         let _targets = self.targets(flows);
         let wrong: Vec<String> = std::thread::scope(|scope| {
             let rows = flows.iter().flat_map(|flow| families.iter().map(move |family| (flow, *family)));
@@ -311,7 +345,7 @@ impl Lab {
         let patience = patience_for(flow);
         let one = || self.send_one(flow, family, patience);
         self.topology.enter(ns, || {
-            if flow.expect != Expect::Dropped {
+            if !matches!(flow.expect, Expect::Dropped | Expect::DroppedOrInvalid) {
                 return until_silence((0..count).map(|_| one()));
             }
             // silence takes its time: wait for all of it together
@@ -389,10 +423,12 @@ fn patience_for(flow: &Flow) -> Patience {
     match flow.expect {
         // The node's own TCP may hear of a refusal only when it repeats the SYN after a second: waiting less could
         // not tell a refusal from silence.
-        Expect::Dropped if flow.from.namespace() == Some(Ns::Node) && flow.protocol == Protocol::Tcp => {
+        Expect::Dropped | Expect::DroppedOrInvalid
+            if flow.from.namespace() == Some(Ns::Node) && flow.protocol == Protocol::Tcp =>
+        {
             Patience { wait: Duration::from_millis(1500), tries: 1 }
         }
-        Expect::Dropped => Patience::SHORT,
+        Expect::Dropped | Expect::DroppedOrInvalid => Patience::SHORT,
         _ => Patience::GENEROUS,
     }
 }

@@ -2,13 +2,14 @@
 //! kernel between them, for tables of packets.
 //!
 //! `names` is the address book, `topology` and `lab` build the node, `objects` write manifests, `flow` is a row of a
-//! table, `probe`, `sctp` and `responder` are the two ends of a packet, `hammer` is a client that never rests, `daemon` and `nft` what runs on the node,
+//! table, `probe`, `sctp` and `responder` are the two ends of a packet, `hammer` is a client that never rests, `daemon` and `nft` what runs on the node, `mode` what differs from one proxy mode to another,
 //! `runner` goes through the cases.
 
 pub mod daemon;
 pub mod flow;
 pub mod hammer;
 pub mod lab;
+pub mod mode;
 pub mod names;
 pub mod nft;
 pub mod objects;

@@ -209,7 +209,7 @@ pub fn service_cidr() -> Objects {
 pub fn config(fields: &Value) -> Value {
     let mut config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "mode": "nftables", "detectLocalMode": "ClusterCIDR", "clusterCIDR": POD_CIDRS.join(","),
+        "detectLocalMode": "ClusterCIDR", "clusterCIDR": POD_CIDRS.join(","),
     });
     for (key, value) in fields.as_object().expect("an object") {
         config[key] = value.clone();

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lab::Lab;
+use super::mode::Mode;
 
 /// A named test. `cases!` makes them.
 #[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
     pub run: fn(&mut Lab),
+    pub mode: Mode,
 }
 
 /// `cases![first, second]`: the functions of a module as its list of cases.
@@ -25,6 +27,7 @@ macro_rules! cases {
             $($crate::netns::runner::Case {
                 name: concat!(module_path!(), "::", stringify!($name)),
                 run: $name,
+                mode: $crate::netns::mode::Mode::Nftables,
             }),*
         ];
     };
@@ -47,11 +50,11 @@ pub fn run(all: &[Case]) -> i32 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let chosen =
-        |case: &&Case| filters.is_empty() || filters.iter().any(|filter| case.name.contains(*filter));
+        |case: &&Case| filters.is_empty() || filters.iter().any(|filter| full_name(case).contains(*filter));
     let cases: Vec<Case> = all.iter().filter(chosen).copied().collect();
     if arguments.iter().any(|argument| argument == "--list") {
         for case in cases {
-            println!("{}: test", case.name);
+            println!("{}: test", full_name(&case));
         }
         return 0;
     }
@@ -73,7 +76,7 @@ pub fn run(all: &[Case]) -> i32 {
     i32::from(!failed.is_empty())
 }
 
-fn run_in_parallel(cases: &[Case]) -> Vec<&'static str> {
+fn run_in_parallel(cases: &[Case]) -> Vec<String> {
     let jobs = std::env::var("SHUNT_NETNS_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(JOBS);
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
@@ -82,13 +85,21 @@ fn run_in_parallel(cases: &[Case]) -> Vec<&'static str> {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if !run_one(case) {
-                        failed.lock().expect("no panic while held").push(case.name);
+                        failed.lock().expect("no panic while held").push(full_name(case));
                     }
                 }
             });
         }
     });
     failed.into_inner().expect("no panic while held")
+}
+
+/// The name with the mode, where that is not nftables.
+fn full_name(case: &Case) -> String {
+    match case.mode {
+        Mode::Nftables => case.name.to_owned(),
+        Mode::Userspace => format!("userspace::{}", case.name),
+    }
 }
 
 /// Whether it passed.
@@ -98,7 +109,7 @@ fn run_one(case: &Case) -> bool {
     let prefix = format!("lab{}", LABS.fetch_add(1, Ordering::Relaxed));
     let mut log = String::new();
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut lab = Lab::new(&prefix);
+        let mut lab = Lab::new(&prefix, case.mode);
         let result = catch_unwind(AssertUnwindSafe(|| (case.run)(&mut lab)));
         if result.is_err() {
             log = evidence(&lab);
@@ -106,7 +117,7 @@ fn run_one(case: &Case) -> bool {
         drop(lab);
         result
     }));
-    let name = case.name;
+    let name = full_name(case);
     match result.and_then(|result| result) {
         Ok(()) => {
             println!("test {name} ... ok ({:.2?})", started.elapsed());

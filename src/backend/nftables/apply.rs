@@ -4,7 +4,7 @@
 //! follows if the kernel refuses.
 
 mod check;
-mod errors;
+pub(super) mod errors;
 mod tidy;
 mod write;
 

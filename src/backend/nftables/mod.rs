@@ -9,6 +9,7 @@ pub mod expr;
 pub mod names;
 pub mod notes;
 pub mod owner;
+pub mod probe;
 pub mod protocol;
 pub mod rebuild;
 pub mod repair;
@@ -23,3 +24,4 @@ pub mod watch;
 pub mod wire;
 
 pub use apply::Nftables;
+pub use probe::probe;

@@ -132,12 +132,7 @@ fn whole_row(
         };
         match (&element.data, chain, element.set) {
             (_, Some(chain), Set::Services | Set::Nodeports) => {
-                masquerade = match chain.treatment {
-                    Treatment::Cluster => Masquerade::Foreign,
-                    Treatment::External => Masquerade::Always,
-                    Treatment::Shortcut => Masquerade::Own,
-                    Treatment::Pick => return None,
-                };
+                masquerade = masquerade_of(chain.treatment)?;
                 to = Some(list(chain.lists));
             }
             (_, Some(chain), _) => from_outside = Some(list(chain.lists)),
@@ -150,12 +145,34 @@ fn whole_row(
         }
     }
     let allowed_sources = allowed_sources(found);
-    let forwarding =
-        Forwarding { service_port, masquerade, to: to?, from_outside, allowed_sources, affinity };
+    let forwarding = Forwarding {
+        service_port,
+        masquerade,
+        to: to?,
+        from_outside,
+        allowed_sources,
+        affinity,
+        proxy_protocol: false,
+    };
     let row = Row::Frontend(frontend, forwarding.into());
+    is_made_of(&row, found).then_some((owner, row))
+}
+
+/// Whom the chains of a treatment masquerade; none decide that on their own.
+const fn masquerade_of(treatment: Treatment) -> Option<Masquerade> {
+    match treatment {
+        Treatment::Cluster => Some(Masquerade::Foreign),
+        Treatment::External => Some(Masquerade::Always),
+        Treatment::Shortcut => Some(Masquerade::Own),
+        Treatment::Pick => None,
+    }
+}
+
+/// Whether the elements of a row are exactly those `found`.
+fn is_made_of(row: &Row, found: &[Element]) -> bool {
     let mut expected = Vec::with_capacity(found.len());
-    elements(&row, &mut expected);
-    (expected == found).then_some((owner, row))
+    elements(row, &mut expected);
+    expected == found
 }
 
 fn allowed_sources(found: &[Element]) -> Option<Arc<[IpNet]>> {

@@ -6,8 +6,6 @@ use super::{warned_fields, with};
 const WARNED: &[(&str, &[&str])] = &[
     ("mode: iptables", &["mode"]),
     ("mode: ipvs", &["mode"]),
-    ("mode: userspace", &["mode"]),
-    ("mode: auto", &["mode"]),
     ("featureGates: {A: true, B: false}", &["featureGates"]),
     ("featureGates: {}", &[]),
     ("clientConnection: {contentType: application/vnd.kubernetes.protobuf, qps: 5, burst: 10}", &[]),

@@ -12,6 +12,7 @@ fn frontend(text: &str) -> Frontend {
 fn row(text: &str) -> Row {
     let forwarding = Forwarding {
         affinity: None,
+        proxy_protocol: false,
         service_port: ServicePortName::parse("shop/dns:dns").unwrap(),
         masquerade: Masquerade::Nobody,
         to: Choice::Reject,

@@ -9,6 +9,8 @@ use crate::model::{Family, Key, Kind, Object, Port, Service, ServicePort, Traffi
 use crate::source::field::Field;
 use crate::source::objects::{self, Spec, Status};
 
+/// Asks that endpoints are told who called.
+const PROXY_PROTOCOL: &str = "shunt.dev/proxy-protocol";
 /// How long `ClientIP` affinity holds where the Service does not say: three hours.
 const AFFINITY_SECONDS: u32 = 10_800;
 /// The longest that it may hold: a day.
@@ -38,7 +40,8 @@ impl Context {
             return report.delete(Key::Service(name));
         }
         let created = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
-        let service = report.service(&self.shared, spec, status, created);
+        let mut service = report.service(&self.shared, spec, status, created);
+        service.proxy_protocol = report.proxy_protocol(self.proxy_protocol);
         report.set(Object::Service(name, service))
     }
 }
@@ -67,12 +70,26 @@ impl Report<'_> {
             affinity_seconds: self.affinity(spec),
             source_ranges: Box::default(),
             health_check_node_port: None,
+            proxy_protocol: false,
             created,
         };
         if load_balancer {
             self.load_balancer(&mut service, spec, status);
         }
         service
+    }
+
+    /// Whether endpoints are to be told who called; `possible` in this mode.
+    fn proxy_protocol(&mut self, possible: bool) -> bool {
+        let asked = self.metadata.annotations.as_ref().and_then(|all| all.get(PROXY_PROTOCOL));
+        let what = match asked.map(String::as_str) {
+            None => return false,
+            Some("v2") if possible => return true,
+            Some("v2") => "needs --proxy-mode userspace: nothing is sent before the client's own bytes",
+            Some(_) => "must be v2: nothing is sent before the client's own bytes",
+        };
+        self.problem(format_args!("metadata.annotations[{PROXY_PROTOCOL}]"), what);
+        false
     }
 
     /// Whether Services of this type have node ports, and whether they have load balancers.

@@ -124,6 +124,27 @@ fn only_load_balancers_have_load_balancer_fields() {
 }
 
 #[test]
+fn endpoints_are_told_who_called_where_the_mode_can_do_that() {
+    let rows = [
+        ("v2", true, true, None),
+        ("v2", false, false, Some("needs --proxy-mode userspace")),
+        ("v1", true, false, Some("must be v2")),
+    ];
+    for (value, possible, expected, problem) in rows {
+        let annotations = format!("{{shunt.dev/proxy-protocol: {value}}}");
+        let text =
+            format!("metadata: {{name: a, annotations: {annotations}}}\nspec: {{clusterIP: 10.0.0.1}}");
+        let converted = context().with_proxy_protocol(possible).service(&read(&text));
+        let Some(Ok(Object::Service(_, service))) = converted.outcome else { panic!("no Service: {text}") };
+        assert_eq!(service.proxy_protocol, expected, "{value} {possible}");
+        let said = converted.problems.first().map(ToString::to_string).unwrap_or_default();
+        let place = "Service default/a: metadata.annotations[shunt.dev/proxy-protocol]: ";
+        assert_eq!(said.is_empty(), problem.is_none(), "{said}");
+        assert!(problem.is_none_or(|problem| said.starts_with(&format!("{place}{problem}"))), "{said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_service_is_said_and_left_out() {
     let rows = [
         ("clusterIPs: [10.0.0.1, 10.0.0.2]", "spec.clusterIPs[1]: is the second one of IPv4: left out"),

@@ -88,10 +88,12 @@ pub(super) fn refused(step: &Step, refusal: Refusal, bytes: usize) -> BackendErr
     BackendError::Refused { family: step.transaction.family, operation, owner, errno, message }
 }
 
-pub(super) const NO_PRIVILEGE: &str =
+/// What an operator is told who has no right to change rules.
+pub const NO_PRIVILEGE: &str =
     "no permission to change nftables: run shunt as root, or give it CAP_NET_ADMIN";
 
-pub(super) fn open_error(error: io::Error) -> BackendError {
+/// Why no conversation about nf_tables could begin.
+pub fn open_error(error: io::Error) -> BackendError {
     match error.raw_os_error() {
         Some(nix::libc::EPERM | nix::libc::EACCES) => BackendError::Privilege(NO_PRIVILEGE.into()),
         Some(

@@ -1,0 +1,396 @@
+//! Carries plans out: routes, sockets, orders to the workers. EDGE.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::libc;
+use tracing::{info, warn};
+
+use super::counters::{PortName, Traffic};
+use super::filter::Instruction;
+use super::limits;
+use super::listen::{Stance, open, refilter};
+use super::locality::{Locality, NodeCidrs, ranges};
+use super::problems::{Problem, Problems, Why};
+use super::routes::{Route, Routes};
+use super::slot::{Chooser, NotRemembered, ServedPort, Serving, Slot};
+use super::table::{Held, Place, Steps, Table};
+use super::worker::{Orders, Workers};
+use crate::backend::{Backend, BackendError, Receipt};
+use crate::config::{Config, DetectLocal};
+use crate::desired::{Forwarding, Owner, Row};
+use crate::diff::Plan;
+use crate::model::{Family, Protocol};
+
+/// More threads only wake each other for nothing.
+const MOST_WORKERS: usize = 4;
+
+/// The userspace mode at work.
+#[derive(Debug)]
+pub struct Userspace {
+    detect: DetectLocal,
+    node_cidrs: NodeCidrs,
+    /// How long connections of a Service that is gone may stay.
+    drain: Duration,
+    /// Most open files.
+    limit: usize,
+    workers: Workers,
+    worker_count: usize,
+    not_remembered: NotRemembered,
+    traffic: Traffic,
+    routes: Routes,
+    lanes: [Lane; 2],
+    sockets: HashMap<Place, Open>,
+    ports: HashMap<String, Served>,
+    problems: Problems,
+}
+
+/// One family.
+#[derive(Debug)]
+struct Lane {
+    table: Table,
+    /// The next plan is compared with what there is, not with the last one.
+    unread: bool,
+    /// Addresses that could not be made the node's own.
+    foreign: BTreeMap<IpAddr, String>,
+}
+
+/// An open socket.
+#[derive(Debug)]
+struct Open {
+    slot: Arc<Slot>,
+    filter: Option<Vec<Instruction>>,
+}
+
+/// A ServicePort and how many sockets serve it.
+#[derive(Debug)]
+struct Served {
+    port: Arc<ServedPort>,
+    sockets: usize,
+}
+
+impl Userspace {
+    /// Starts the workers. Nothing is served yet.
+    ///
+    /// # Errors
+    /// [`BackendError::Io`]: no threads or no netlink.
+    pub fn open(config: &Config, traffic: Traffic) -> Result<Self, BackendError> {
+        let limit = limits::open_files();
+        let node_cidrs = NodeCidrs::default();
+        let not_remembered = NotRemembered::default();
+        let worker_count = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MOST_WORKERS);
+        let most_clients = usize::try_from(config.affinity_clients).unwrap_or(usize::MAX);
+        let chooser = {
+            let (detect, cidrs, count) =
+                (config.detect_local.clone(), node_cidrs.clone(), not_remembered.clone());
+            move || Chooser::new(Locality::new(detect.clone(), cidrs.clone()), most_clients, count.clone())
+        };
+        let workers = Workers::start(worker_count, chooser).map_err(failed("starting relay threads"))?;
+        let lane = |family| Lane { table: Table::new(family), unread: true, foreign: BTreeMap::new() };
+        info!(
+            threads = worker_count,
+            open_files = limit,
+            "userspace mode: shunt itself forwards connections"
+        );
+        Ok(Self {
+            detect: config.detect_local.clone(),
+            node_cidrs,
+            drain: config.userspace_drain,
+            limit,
+            workers,
+            worker_count,
+            not_remembered,
+            traffic,
+            routes: Routes::open().map_err(failed("opening a netlink socket"))?,
+            lanes: Family::ALL.map(lane),
+            sockets: HashMap::new(),
+            ports: HashMap::new(),
+            problems: Problems::default(),
+        })
+    }
+
+    /// Takes over a plan; what it means is compared with what there is where that is not known.
+    fn steps(&mut self, plan: &Plan) -> io::Result<(Steps, Vec<(Route, bool)>)> {
+        let lane = lane(&mut self.lanes, plan.family);
+        let steps = lane.table.apply(plan);
+        if !std::mem::replace(&mut lane.unread, true) {
+            let changes = route_changes(&steps);
+            return Ok((steps, changes));
+        }
+        let mut steps = lane.table.everything();
+        let wanted: BTreeSet<Route> = route_changes(&steps).into_iter().map(|(route, _)| route).collect();
+        let installed = self.routes.list(plan.family)?;
+        let mut changes: Vec<(Route, bool)> =
+            wanted.difference(&installed).map(|route| (*route, true)).collect();
+        changes.extend(installed.difference(&wanted).map(|route| (*route, false)));
+        let served: BTreeSet<Place> = steps.places.iter().map(|(place, _)| *place).collect();
+        let known = self.sockets.keys().copied().chain(self.problems.places());
+        let gone = known.filter(|place| Family::of(&place.at.ip()) == plan.family && !served.contains(place));
+        steps.places.extend(gone.map(|place| (place, None)));
+        Ok((steps, changes))
+    }
+
+    /// Makes addresses local, or no longer.
+    fn change_routes(&mut self, family: Family, changes: &[(Route, bool)]) -> io::Result<()> {
+        let lane = lane(&mut self.lanes, family);
+        for (route, _) in changes {
+            if let Route::Local(address) = route {
+                lane.foreign.remove(address);
+            }
+        }
+        for (route, error) in self.routes.change(changes)? {
+            match route {
+                // Somebody else may have done it.
+                Route::Local(address) if self.routes.way(address).is_ok_and(|way| way.local) => {}
+                Route::Local(address) => _ = lane.foreign.insert(address, error.to_string()),
+                Route::Drop(net) => warn!(
+                    "addresses of the service range {net} that no Service owns are not dropped here, they leave by \
+                     the default route: {error}"
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens, changes or closes the socket of a place.
+    fn serve(&mut self, place: Place, held: Option<&Held>, orders: &mut Orders) {
+        let frontend = held.and_then(|held| match &*held.row {
+            Row::Frontend(_, forwarding) => Some((held, forwarding)),
+            _ => None,
+        });
+        let Some((held, forwarding)) = frontend else { return self.close(place, orders) };
+        let pods = ranges(&self.detect, &self.node_cidrs);
+        let stance = Stance::of(forwarding, pods.as_deref());
+        if stance == Stance::Refuse {
+            return self.close(place, orders);
+        }
+        let (filter, complete) = stance.filter();
+        let port = self.take_port(forwarding, place.protocol);
+        let Some(serving) = Serving::new(held.row.clone(), port.clone(), complete).map(Arc::new) else {
+            return;
+        };
+        let result = match self.sockets.get_mut(&place) {
+            Some(open) => refit(open, serving, filter, orders),
+            None => self.open_socket(place, serving, filter, orders),
+        };
+        match result {
+            // The socket had a ServicePort before.
+            Ok(Some(before)) => self.release_port(&before, orders),
+            Ok(None) => {
+                if let Some(was) = self.problems.settle(place) {
+                    self.release_port(&was.port, orders);
+                }
+            }
+            Err(why) => {
+                let problem = Problem { owner: held.owner.clone(), port, why };
+                let before = self.problems.note(place, problem);
+                if let Some(was) = before {
+                    self.release_port(&was.port, orders);
+                }
+            }
+        }
+    }
+
+    fn open_socket(
+        &mut self,
+        place: Place,
+        serving: Arc<Serving>,
+        filter: Option<Vec<Instruction>>,
+        orders: &mut Orders,
+    ) -> Result<Option<Arc<ServedPort>>, Why> {
+        if place.protocol == Protocol::Sctp {
+            return Err(Why::Protocol);
+        }
+        let address = place.at.ip();
+        if let Some(error) = lane(&mut self.lanes, Family::of(&address)).foreign.get(&address) {
+            return Err(Why::NotLocal(error.clone()));
+        }
+        if !limits::admits(self.limit, self.sockets.len()) {
+            return Err(Why::Descriptors(self.limit));
+        }
+        let socket = open(place, filter.as_deref()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Why::InUse,
+            Some(libc::EACCES) => Why::Forbidden,
+            Some(libc::EMFILE) => Why::Descriptors(self.limit),
+            _ => Why::Other(error.to_string()),
+        })?;
+        let slot = Arc::new(Slot::new(place, socket, serving));
+        orders.open.push(slot.clone());
+        self.sockets.insert(place, Open { slot, filter });
+        Ok(None)
+    }
+
+    fn close(&mut self, place: Place, orders: &mut Orders) {
+        if let Some(problem) = self.problems.settle(place) {
+            self.release_port(&problem.port, orders);
+        }
+        if let Some(open) = self.sockets.remove(&place) {
+            orders.close.push(place);
+            self.release_port(&open.slot.serving().port, orders);
+        }
+    }
+
+    /// The ServicePort of a forwarding, with one user more.
+    fn take_port(&mut self, forwarding: &Forwarding, protocol: Protocol) -> Arc<ServedPort> {
+        let name = PortName { name: forwarding.service_port.clone(), protocol };
+        let served = self.ports.entry(name.to_string()).or_insert_with(|| {
+            let counters = self.traffic.of(&name);
+            Served { port: Arc::new(ServedPort::new(name, counters)), sockets: 0 }
+        });
+        served.sockets += 1;
+        served.port.clone()
+    }
+
+    /// One user less; with the last one the ServicePort goes.
+    fn release_port(&mut self, port: &Arc<ServedPort>, orders: &mut Orders) {
+        let key = port.name.to_string();
+        let Some(served) = self.ports.get_mut(&key) else { return };
+        served.sockets -= 1;
+        if served.sockets == 0 {
+            self.ports.remove(&key);
+            self.traffic.forget(&port.name);
+            orders.gone.push((port.clone(), Instant::now() + self.drain));
+        }
+    }
+
+    /// Tries what could not be opened once more.
+    fn retry(&mut self, family: Family) -> io::Result<()> {
+        let places = self.problems.places();
+        let places: Vec<Place> =
+            places.into_iter().filter(|place| Family::of(&place.at.ip()) == family).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let foreign = lane(&mut self.lanes, family).foreign.keys();
+        let changes: Vec<(Route, bool)> = foreign.map(|address| (Route::Local(*address), true)).collect();
+        self.change_routes(family, &changes)?;
+        let mut orders = Orders::default();
+        for place in places {
+            self.serve_again(place, &mut orders);
+        }
+        self.order(orders)
+    }
+
+    fn serve_again(&mut self, place: Place, orders: &mut Orders) {
+        let held = lane(&mut self.lanes, Family::of(&place.at.ip())).table.at(place).cloned();
+        self.serve(place, held.as_ref(), orders);
+        if self.sockets.contains_key(&place) {
+            info!("{place} is served now");
+        }
+    }
+
+    fn order(&mut self, mut orders: Orders) -> io::Result<()> {
+        orders.room = limits::room(self.limit, self.sockets.len(), self.worker_count);
+        self.workers.order(orders)?;
+        self.problems.news().iter().for_each(|line| warn!("{line}"));
+        Ok(())
+    }
+}
+
+impl Backend for Userspace {
+    fn set_node_cidrs(&mut self, cidrs: &[IpNet]) {
+        *self.node_cidrs.write().unwrap_or_else(PoisonError::into_inner) = cidrs.to_vec();
+    }
+
+    fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
+        let lane = lane(&mut self.lanes, family);
+        lane.unread = true;
+        Ok(lane.table.rows().collect())
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError> {
+        let start = Instant::now();
+        let family = plan.family;
+        let (steps, routes) = self.steps(plan).map_err(failed("reading local routes"))?;
+        let (add, remove): (Vec<_>, Vec<_>) = routes.into_iter().partition(|(_, add)| *add);
+        self.change_routes(family, &add).map_err(failed("adding local routes"))?;
+        let mut orders = Orders::default();
+        for (place, held) in &steps.places {
+            self.serve(*place, held.as_ref(), &mut orders);
+        }
+        // Who had the port may have let go of it: that costs a system call each.
+        for place in self.problems.places_in_use() {
+            self.serve_again(place, &mut orders);
+        }
+        self.order(orders).map_err(failed("telling the relay threads"))?;
+        // Last: while a socket is open, its address is the node's own.
+        self.change_routes(family, &remove).map_err(failed("removing local routes"))?;
+        lane(&mut self.lanes, family).unread = false;
+        let mut receipt = Receipt::default();
+        receipt.add(steps.places.len() + add.len() + remove.len(), 0, start.elapsed());
+        Ok(receipt)
+    }
+
+    fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {
+        cleanup(family)
+    }
+
+    fn outlives_us(&self) -> bool {
+        false
+    }
+
+    fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
+        self.retry(family).map_err(failed("opening sockets"))?;
+        let [four, six] = &*self.not_remembered;
+        let count = if family == Family::V4 { four } else { six };
+        Ok(count.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// Removes the local routes of a family; returns whether there were any.
+///
+/// # Errors
+/// [`BackendError::Privilege`], or what the kernel says.
+pub fn cleanup(family: Family) -> Result<bool, BackendError> {
+    let mut routes = Routes::open().map_err(failed("opening a netlink socket"))?;
+    let installed = routes.list(family).map_err(failed("reading local routes"))?;
+    let changes: Vec<(Route, bool)> = installed.iter().map(|route| (*route, false)).collect();
+    let refused = routes.change(&changes).map_err(failed("removing local routes"))?;
+    match refused.into_iter().next() {
+        None => Ok(!installed.is_empty()),
+        Some((_, error)) if error.raw_os_error() == Some(libc::EPERM) => Err(BackendError::Privilege(
+            "the local routes of the userspace mode cannot be removed: CAP_NET_ADMIN is missing".into(),
+        )),
+        Some((_, error)) => Err(failed("removing local routes")(error)),
+    }
+}
+
+/// Serves something else on an open socket; returns the ServicePort that it served before.
+fn refit(
+    open: &mut Open,
+    serving: Arc<Serving>,
+    filter: Option<Vec<Instruction>>,
+    orders: &mut Orders,
+) -> Result<Option<Arc<ServedPort>>, Why> {
+    if open.filter != filter {
+        let result = refilter(&open.slot.socket, filter.as_deref());
+        result.map_err(|error| Why::Other(format!("its filter cannot be changed: {error}")))?;
+        open.filter = filter;
+    }
+    let before = open.slot.serve(serving);
+    if open.slot.place.protocol == Protocol::Udp {
+        orders.changed.push(open.slot.place);
+    }
+    Ok(Some(before.port.clone()))
+}
+
+/// The routes that steps ask for.
+fn route_changes(steps: &Steps) -> Vec<(Route, bool)> {
+    let addresses = steps.addresses.iter().map(|(address, wanted)| (Route::Local(*address), *wanted));
+    let ranges = steps.ranges.iter().map(|(net, wanted)| (Route::Drop(*net), *wanted));
+    addresses.chain(ranges).collect()
+}
+
+fn lane(lanes: &mut [Lane; 2], family: Family) -> &mut Lane {
+    let [four, six] = lanes;
+    if family == Family::V4 { four } else { six }
+}
+
+fn failed(action: &'static str) -> impl Fn(io::Error) -> BackendError {
+    move |source| BackendError::Io { action: action.into(), source }
+}

@@ -1,0 +1,350 @@
+//! Relays on loopback, with real sockets.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use super::*;
+use crate::backend::userspace::counters::{Counters, PortName, Traffic};
+use crate::backend::userspace::listen::open;
+use crate::backend::userspace::locality::Locality;
+use crate::backend::userspace::slot::Serving;
+use crate::config::DetectLocal;
+use crate::desired::{Row, ServicePortName};
+use crate::model::Protocol;
+use crate::testing::frontend_row;
+
+/// Nothing here takes that long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+const ROOM: Room = Room { connections: 100, pipes: 100, flows: 100 };
+
+/// One worker that serves one frontend on loopback.
+struct Fixture {
+    workers: Workers,
+    slot: Arc<Slot>,
+    port: Arc<ServedPort>,
+    counters: Arc<Counters>,
+}
+
+impl Fixture {
+    fn new(protocol: Protocol, to: &[SocketAddr], room: Room) -> Self {
+        let chooser = || Chooser::new(Locality::new(DetectLocal::None, Arc::default()), 100, Arc::default());
+        let workers = Workers::start(1, chooser).unwrap();
+        let place = Place { protocol, at: "127.0.0.1:0".parse().unwrap() };
+        let socket = open(place, None).unwrap();
+        let at = match &socket {
+            Listening::Tcp(socket) => socket.local_addr(),
+            Listening::Udp(socket) => socket.local_addr(),
+        };
+        let name = PortName { name: ServicePortName::parse("shop/web:http").unwrap(), protocol };
+        let counters = Traffic::default().of(&name);
+        let port = Arc::new(ServedPort::new(name, counters.clone()));
+        let place = Place { protocol, at: at.unwrap() };
+        let slot = Arc::new(Slot::new(place, socket, serving(to, &port, false)));
+        workers.order(Orders { open: vec![slot.clone()], room, ..Orders::default() }).unwrap();
+        Self { workers, slot, port, counters }
+    }
+
+    fn tcp(to: &[SocketAddr]) -> Self {
+        Self::new(Protocol::Tcp, to, ROOM)
+    }
+
+    fn at(&self) -> SocketAddr {
+        self.slot.place.at
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.at()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// A UDP client of the frontend.
+    fn client(&self) -> UdpSocket {
+        let client = udp();
+        client.connect(self.at()).unwrap();
+        client
+    }
+
+    fn serve(&self, to: &[SocketAddr], proxy_protocol: bool) {
+        self.slot.serve(serving(to, &self.port, proxy_protocol));
+        let changed = vec![self.slot.place];
+        self.workers.order(Orders { changed, room: ROOM, ..Orders::default() }).unwrap();
+    }
+}
+
+fn serving(to: &[SocketAddr], port: &Arc<ServedPort>, proxy_protocol: bool) -> Arc<Serving> {
+    let to: Vec<String> = to.iter().map(ToString::to_string).collect();
+    let Row::Frontend(frontend, mut forwarding) = frontend_row("127.0.0.1:1", &to.join(" ")) else {
+        panic!("a frontend")
+    };
+    forwarding.proxy_protocol = proxy_protocol;
+    Arc::new(Serving::new(Row::Frontend(frontend, forwarding).into(), port.clone(), true).unwrap())
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    (listener, at)
+}
+
+/// An address on which nobody listens. The socket keeps it for us.
+fn nobody() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, at)
+}
+
+/// An endpoint that sends back what it gets, when it has all of it.
+fn echo_all() -> SocketAddr {
+    let (listener, at) = listener();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            thread::spawn(move || {
+                let mut all = Vec::new();
+                // A client that breaks off gets nothing back.
+                if client.read_to_end(&mut all).is_ok() {
+                    let _ = client.write_all(&all);
+                }
+            });
+        }
+    });
+    at
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
+}
+
+fn udp() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn eventually(holds: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Short ones are copied, long ones go through a pipe; without pipes all are copied.
+#[test]
+fn one_side_may_finish_before_the_other() {
+    let to = [echo_all()];
+    for room in [ROOM, Room { pipes: 0, ..ROOM }] {
+        let fixture = Fixture::new(Protocol::Tcp, &to, room);
+        for length in [0, 1, 60_000, 3_000_000] {
+            let mut client = fixture.connect();
+            let mut reader = client.try_clone().unwrap();
+            let sent = pattern(length);
+            let expected = sent.clone();
+            let writer = thread::spawn(move || {
+                client.write_all(&sent).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut got = Vec::new();
+            reader.read_to_end(&mut got).unwrap();
+            writer.join().unwrap();
+            assert!(got == expected, "{length} bytes, {room:?}: {} came back", got.len());
+        }
+        assert!(eventually(|| fixture.counters.active() == 0), "all have ended: {room:?}");
+    }
+}
+
+#[test]
+fn who_does_not_read_holds_the_sender_up() {
+    let (listener, at) = listener();
+    let fixture = Fixture::tcp(&[at]);
+    let mut client = fixture.connect();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (mut endpoint, _) = listener.accept().unwrap();
+    // What the buffers of four sockets and a pipe hold is a few megabytes.
+    let chunk = pattern(251 * 1000);
+    let mut sent = 0;
+    while let Ok(written) = client.write(&chunk[sent % 251..]) {
+        sent += written;
+        assert!(sent < 256 << 20, "{sent} bytes for somebody who does not read");
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut got = Vec::new();
+    endpoint.read_to_end(&mut got).unwrap();
+    assert!(got == pattern(sent), "{} of {sent} bytes arrive, in order", got.len());
+}
+
+#[test]
+fn an_endpoint_that_refuses_is_replaced() {
+    let (_kept, refuses) = nobody();
+    let fixture = Fixture::tcp(&[refuses, echo_all()]);
+    for round in 0..40 {
+        let mut client = fixture.connect();
+        client.write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut got = String::new();
+        client.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "hello", "round {round}");
+    }
+    // Never in 40 rounds: once in 10^12 runs.
+    assert!(fixture.counters.numbers()["retries"] > 0, "{:?}", fixture.counters);
+    assert_eq!(fixture.counters.numbers()["failed"], 0);
+    fixture.serve(&[refuses], false);
+    let error = fixture.connect().read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(fixture.counters.numbers()["failed"], 1);
+}
+
+/// Anybody may write a slice that names a ClusterIP.
+#[test]
+fn a_frontend_is_no_endpoint_of_itself() {
+    let to = echo_all();
+    let fixture = Fixture::tcp(&[to]);
+    fixture.serve(&[fixture.at()], false);
+    assert_eq!(fixture.connect().read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    fixture.serve(&[fixture.at(), to], false);
+    for _ in 0..20 {
+        let mut client = fixture.connect();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn who_breaks_off_breaks_the_other_side_off() {
+    let (listener, at) = listener();
+    let fixture = Fixture::tcp(&[at]);
+    let client = fixture.connect();
+    let (mut endpoint, _) = listener.accept().unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    endpoint.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(endpoint.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+
+    let mut client = fixture.connect();
+    let (endpoint, _) = listener.accept().unwrap();
+    socket2::SockRef::from(&endpoint).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(endpoint);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// The same path that `EMFILE` takes: who does not fit in waits, and nobody else is disturbed.
+#[test]
+fn who_does_not_fit_in_waits() {
+    let (listener, at) = listener();
+    let fixture = Fixture::new(Protocol::Tcp, &[at], Room { connections: 2, ..ROOM });
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| fixture.connect()).collect();
+    let mut endpoints: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+    listener.set_nonblocking(true).unwrap();
+    thread::sleep(PAUSE * 2);
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "no third one");
+    for (client, endpoint) in clients.iter_mut().zip(&mut endpoints) {
+        endpoint.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    drop((clients.remove(0), endpoints.remove(0)));
+    listener.set_nonblocking(false).unwrap();
+    let (mut third, _) = listener.accept().unwrap();
+    third.write_all(b"x").unwrap();
+    clients[1].read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_closed_socket_refuses_and_its_connections_stay_until_they_may_not() {
+    let (listener, at) = listener();
+    let fixture = Fixture::tcp(&[at]);
+    let mut client = fixture.connect();
+    let (mut endpoint, _) = listener.accept().unwrap();
+    let at = fixture.at();
+    let Fixture { workers, slot, port, .. } = fixture;
+    let until = Instant::now() + Duration::from_millis(500);
+    let (place, gone) = (slot.place, vec![(port, until)]);
+    drop(slot);
+    workers.order(Orders { close: vec![place], gone, room: ROOM, ..Orders::default() }).unwrap();
+    assert_eq!(TcpStream::connect(at).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    endpoint.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert!(Instant::now() >= until, "not before its time");
+}
+
+#[test]
+fn an_endpoint_is_told_who_called() {
+    let (listener, at) = listener();
+    let fixture = Fixture::tcp(&[at]);
+    fixture.serve(&[at], true);
+    let mut client = fixture.connect();
+    client.write_all(b"hello").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut got = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut got).unwrap();
+    let mut expected =
+        crate::backend::userspace::proxy_protocol::header(client.local_addr().unwrap(), fixture.at());
+    expected.extend(b"hello");
+    assert_eq!(got, expected);
+}
+
+/// Sends a datagram to the frontend and answers it as the endpoint; returns whom the endpoint saw.
+fn round_trip(client: &UdpSocket, endpoint: &UdpSocket) -> SocketAddr {
+    let mut buffer = [0; 16];
+    client.send(b"ping").unwrap();
+    let (length, from) = endpoint.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"ping");
+    endpoint.send_to(b"pong", from).unwrap();
+    // The client is connected: it hears only the address that it called.
+    let length = client.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"pong");
+    from
+}
+
+#[test]
+fn a_flow_for_each_client_until_its_endpoint_goes() {
+    let [one, two] = [udp(), udp()];
+    let [to_one, to_two] = [&one, &two].map(|endpoint| endpoint.local_addr().unwrap());
+    let fixture = Fixture::new(Protocol::Udp, &[to_one], ROOM);
+    let [a, b] = [fixture.client(), fixture.client()];
+    let seen = round_trip(&a, &one);
+    assert_eq!(round_trip(&a, &one), seen, "the same flow");
+    assert_ne!(round_trip(&b, &one), seen, "another client, another flow");
+    fixture.serve(&[to_one, to_two], false);
+    assert_eq!(round_trip(&a, &one), seen, "another endpoint disturbs no flow");
+    fixture.serve(&[to_two], false);
+    round_trip(&a, &two);
+    assert_eq!(fixture.counters.active(), 1, "the other flow has ended as well");
+}
+
+#[test]
+fn a_flow_leaves_an_endpoint_that_refuses() {
+    let answers = udp();
+    let to = answers.local_addr().unwrap();
+    let refuses = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let fixture = Fixture::new(Protocol::Udp, &[refuses], ROOM);
+    let client = fixture.client();
+    client.send(b"lost").unwrap();
+    assert!(eventually(|| fixture.counters.numbers()["failed"] == 1), "{:?}", fixture.counters);
+    fixture.serve(&[refuses, to], false);
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    answers.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    // A client repeats what is not answered, as resolvers do.
+    assert!(eventually(|| {
+        client.send(b"ping").unwrap();
+        answers.recv(&mut [0; 16]).is_ok()
+    }));
+}
+
+#[test]
+fn the_idlest_flow_makes_room() {
+    let endpoint = udp();
+    let to = endpoint.local_addr().unwrap();
+    let fixture = Fixture::new(Protocol::Udp, &[to], Room { flows: 3, ..ROOM });
+    let clients: Vec<UdpSocket> = (0..10).map(|_| fixture.client()).collect();
+    for client in &clients {
+        round_trip(client, &endpoint);
+    }
+    assert_eq!(fixture.counters.active(), 3);
+    round_trip(&clients[0], &endpoint);
+}
