@@ -12,6 +12,7 @@
 //! `ARCHITECTURE.md` follows one packet and one API change through it.
 
 pub mod backend;
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod conntrack;

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Error, anyhow};
@@ -11,6 +10,7 @@ use hyper::Uri;
 use shunt::backend::nftables::Nftables;
 use shunt::backend::userspace::Userspace;
 use shunt::backend::{Backend, BackendError, mode};
+use shunt::background::{Api, Background, Lasting};
 use shunt::cli::{self, Command, Options, Run, SourceChoice};
 use shunt::config::{self, Config, ConfigError, Loaded, LogFormat, Mode, Origin, node_name};
 use shunt::conntrack::{self, Conntrack};
@@ -21,15 +21,14 @@ use shunt::leftovers;
 use shunt::lock::{Lock, LockError};
 use shunt::metrics::Metrics;
 use shunt::model::Family;
-use shunt::notices::{self, Pace, Recorded, Recorder};
+use shunt::notices;
 use shunt::process;
-use shunt::reload::{self, Watched};
-use shunt::run::{Ended, Event, EventLoop, Events};
-use shunt::serve;
+use shunt::reload::Watched;
+use shunt::run::{Ended, EventLoop, Events};
 use shunt::source::manifests::Manifests;
-use shunt::source::{addresses, convert, watch};
+use shunt::source::{convert, watch};
 use shunt::sysctl;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Why the program ends early: the code for the parent process, the words for the user.
 struct Failure(Exit, Error);
@@ -239,7 +238,8 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let in_force = config.clone();
     let traffic = metrics.traffic.clone();
     let sources = || {
-        let background = Background::new()?;
+        let background = Background::new()
+            .map_err(|error| (Exit::Other, anyhow!("the asynchronous runtime cannot start: {error}")))?;
         background.read_addresses(&events);
         let (choice, master) = (run.source(&config), run.master.clone());
         let server = start_source(&choice, master, &background, context.clone(), &metrics, &events)?;
@@ -248,7 +248,9 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
         let options = watch::Options { endpoints: run.legacy_endpoints, ..watch::Options::default() };
         let notices = (!run.dry_run).then_some(notices);
         let api = server.map(|server| Api { server, context, options, notices });
-        background.start(&events, lasting, metrics, recorder, api)
+        background
+            .start(&events, lasting, metrics, recorder, api)
+            .map_err(|error| Failure(Exit::Other, anyhow!("no thread can be started: {error}")))
     };
     if in_force.mode == Mode::Userspace {
         let engine = Engine::new(Userspace::open(&in_force, traffic)?, &in_force);
@@ -336,117 +338,11 @@ fn start_source(
         SourceChoice::InCluster => None,
     };
     let access = watch::Access { kubeconfig, master, ..watch::Access::default() };
-    background.0.block_on(async {
+    background.wait_for(async {
         let server = watch::connect(access, metrics.clone()).await.map_err(|error| (Exit::Source, error))?;
         info!("following the API server at {}", server.url().await);
         Ok(Some(server))
     })
-}
-
-/// What a shunt has that does not end by itself.
-struct Lasting {
-    config: Config,
-    shown: health::Shown,
-    watched: Option<Watched>,
-    /// Settings of the node that do not exist yet.
-    later: Vec<sysctl::Setting>,
-}
-
-/// Everything asynchronous, on one thread: signals, the node's addresses, the configuration, HTTP.
-struct Background(tokio::runtime::Runtime);
-
-impl Background {
-    fn new() -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self(
-            runtime
-                .map_err(|error| (Exit::Other, anyhow!("the asynchronous runtime cannot start: {error}")))?,
-        ))
-    }
-
-    /// The node's addresses as they are now: NodePort addresses must not vanish with a restart.
-    fn read_addresses(&self, events: &Events) {
-        match self.0.block_on(addresses::initial()) {
-            Ok(update) => _ = events.sink()(vec![update]),
-            Err(error) => warn!("the node's own addresses are not known yet: {error}"),
-        }
-    }
-
-    fn start(
-        self,
-        events: &Events,
-        lasting: Option<Lasting>,
-        metrics: Metrics,
-        recorder: Recorder,
-        api: Option<Api>,
-    ) -> Result<(), Failure> {
-        let events = events.clone();
-        let run = move || {
-            self.0.block_on(async move {
-                let lasting = async {
-                    if let Some(Lasting { config, shown, watched, later }) = lasting {
-                        let reload = reload::follow(watched, metrics.clone(), events.clone());
-                        let serve = serve::all(config, metrics.clone(), shown, recorder.clone(), &events);
-                        tokio::join!(serve, reload, sysctl::set_later(later));
-                    }
-                };
-                let objects = async {
-                    if let Some(api) = api {
-                        api.follow(&events, &metrics, &recorder).await;
-                    }
-                };
-                tokio::join!(watch_signals(&events), addresses::follow(events.sink()), lasting, objects);
-            });
-        };
-        let thread = thread::Builder::new().name("background".into()).spawn(run);
-        thread.map_err(|error| (Exit::Other, anyhow!("no thread can be started: {error}")))?;
-        Ok(())
-    }
-}
-
-/// The API server, and what is done with it.
-struct Api {
-    server: watch::Server,
-    context: convert::Context,
-    options: watch::Options,
-    /// What becomes Kubernetes Events; nothing in a dry run.
-    notices: Option<Recorded>,
-}
-
-impl Api {
-    async fn follow(self, events: &Events, metrics: &Metrics, recorder: &Recorder) {
-        let (server, node) = (self.server.clone(), self.context.node_name().clone());
-        let publish = async {
-            if let Some(notices) = self.notices {
-                notices::publish(server, node, notices, metrics.clone(), Pace::default()).await;
-            }
-        };
-        let (metrics, recorder) = (metrics.clone(), recorder.clone());
-        let objects = watch::run(self.server, self.context, self.options, metrics, recorder, events.sink());
-        tokio::join!(publish, objects);
-    }
-}
-
-/// A first signal ends the loop in order, a second one the process.
-async fn watch_signals(events: &Events) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        error!("signals cannot be watched: SIGTERM and SIGINT end shunt without a word");
-        return;
-    };
-    let mut attempt = 0;
-    loop {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        attempt += 1;
-        if attempt > 1 || !events.send(Event::Stop(name)) {
-            std::process::exit(Exit::Ok.code().into());
-        }
-    }
 }
 
 /// `shunt cleanup`.
