@@ -20,7 +20,7 @@ use crate::source::Sink;
 
 /// How often it is looked whether somebody else has changed what is programmed: often enough that what is
 /// damaged works again within a second.
-const CHECK: Duration = Duration::from_millis(100);
+const CHECK: Duration = Duration::from_millis(250);
 /// How often the backend is asked what it has counted.
 const COUNT: Duration = Duration::from_secs(10);
 

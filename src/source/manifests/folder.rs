@@ -30,6 +30,8 @@ pub(super) struct Folder {
     context: Context,
     metrics: Metrics,
     files: HashMap<FileName, File>,
+    /// Those that could not be read.
+    unreadable: BTreeSet<FileName>,
     objects: HashMap<ItemKey, Claim>,
     spares: Spares,
     /// Hashes of what has been said about files, few of which have given cause.
@@ -69,8 +71,8 @@ struct Claim {
 
 impl Folder {
     pub(super) fn new(dir: PathBuf, context: Context, metrics: Metrics) -> Self {
-        let (files, objects, spares, said, stand_in) = Default::default();
-        Self { dir, context, metrics, files, objects, spares, said, stand_in }
+        let (files, unreadable, objects, spares, said, stand_in) = Default::default();
+        Self { dir, context, metrics, files, unreadable, objects, spares, said, stand_in }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -94,8 +96,7 @@ impl Folder {
 
     /// The files that could not be read: nothing tells when they can be.
     pub(super) fn unreadable(&self) -> BTreeSet<FileName> {
-        let files = self.files.iter().filter(|(_, file)| file.state == State::Unreadable);
-        files.map(|(name, _)| Arc::clone(name)).collect()
+        self.unreadable.clone()
     }
 
     /// How long to wait before this is believed: a file that defined something is gone or empty. What is
@@ -126,6 +127,11 @@ impl Folder {
         let mut fresh = Vec::with_capacity(loaded.len());
         let mut released = Vec::new();
         for Loaded { name, content, found } in loaded {
+            match found {
+                Found::Same => {}
+                Found::Unreadable(_) => _ = self.unreadable.insert(Arc::clone(&name)),
+                _ => _ = self.unreadable.remove(&name),
+            }
             match found {
                 Found::Same => {}
                 Found::Nothing => {

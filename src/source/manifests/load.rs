@@ -59,8 +59,9 @@ pub(super) fn names(dir: &Path) -> io::Result<BTreeSet<Arc<OsStr>>> {
 /// Reads these files, in the order of their names.
 pub(super) fn load(folder: &Folder, names: BTreeSet<Arc<OsStr>>) -> Vec<Loaded> {
     let names: Vec<_> = names.into_iter().collect();
-    let threads = threads().min(names.len());
-    if threads <= 1 {
+    // asking how many processors there are means reading half a dozen files
+    let threads = if names.len() > 1 { threads().min(names.len()) } else { 1 };
+    if threads == 1 {
         return names.into_iter().map(|name| read(folder, name)).collect();
     }
     // a batch of names at a time: neighbours are about as heavy, so all threads end together
