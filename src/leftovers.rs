@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
+use nix::libc;
 use tracing::warn;
 
 use crate::backend::nftables::connection::Connection;
@@ -71,7 +72,7 @@ impl fmt::Display for Report {
 /// # Errors
 /// What the kernel says.
 pub fn find() -> io::Result<Vec<String>> {
-    let mut connection = Connection::open()?;
+    let Some(mut connection) = nftables()? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for family in Family::ALL {
         let ip = family_word(family);
@@ -102,10 +103,35 @@ pub fn warn_if_found() {
 /// # Errors
 /// What the kernel says when it is asked for the first time; everything else stands in the report.
 pub fn remove() -> io::Result<Report> {
-    let mut connection = Connection::open()?;
+    let mut nftables = nftables()?;
     let mut report = Report::default();
+    if let Some(connection) = &mut nftables {
+        remove_tables(connection, &mut report)?;
+    }
+    remove_chains(&mut report);
+    if let Some(connection) = &mut nftables {
+        tell_of_chains(connection, &mut report)?;
+    }
+    remove_ipvs(&mut report);
+    Ok(report)
+}
+
+/// The way to nf_tables; `None` where the kernel has none, and so no rules there.
+fn nftables() -> io::Result<Option<Connection>> {
+    let opened = Connection::open().and_then(|mut connection| {
+        has_table(&mut connection, Family::V4)?;
+        Ok(connection)
+    });
+    let missing = [libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::EINVAL];
+    match opened {
+        Err(error) if error.raw_os_error().is_some_and(|errno| missing.contains(&errno)) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn remove_tables(connection: &mut Connection, report: &mut Report) -> io::Result<()> {
     for family in Family::ALL {
-        if has_table(&mut connection, family)? {
+        if has_table(connection, family)? {
             let name = format!("nftables table {} {TABLE}", family_word(family));
             match connection.commit(&Batch::table_removal(family, TABLE)) {
                 Ok(()) => report.removed.push(name),
@@ -113,9 +139,13 @@ pub fn remove() -> io::Result<Report> {
             }
         }
     }
-    remove_chains(&mut report);
+    Ok(())
+}
+
+/// Tells of the chains of iptables that are still there.
+fn tell_of_chains(connection: &mut Connection, report: &mut Report) -> io::Result<()> {
     for family in Family::ALL {
-        for table in tables_with_chain(&mut connection, family)? {
+        for table in tables_with_chain(connection, family)? {
             let ip = family_word(family);
             report.fail(format!(
                 "chain {MAIN_CHAIN} in table {ip} {table}: iptables-nft-save and -restore are not here or failed; \
@@ -123,8 +153,7 @@ pub fn remove() -> io::Result<Report> {
             ));
         }
     }
-    remove_ipvs(&mut report);
-    Ok(report)
+    Ok(())
 }
 
 fn has_table(connection: &mut Connection, family: Family) -> io::Result<bool> {
@@ -193,12 +222,11 @@ fn feed(program: &str, text: &str) -> io::Result<()> {
     let mut command = Command::new(program);
     command.args(["--noflush", "--wait"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(text.as_bytes())?;
-    }
+    // A tool that refuses the text may end before it has read all of it: its own words say more.
+    let fed = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
     let output = child.wait_with_output()?;
     if output.status.success() {
-        return Ok(());
+        return fed;
     }
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }

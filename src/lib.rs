@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  API server ─▶ source ─▶ model ─▶ policy ─▶ desired ─▶ diff ─▶ backend ─▶ kernel
-//!  manifests     Update    Store    decisions  rows       Plan    nftables
+//!  manifests     Update    Store    decisions  rows       Plan    nftables, userspace
 //!  node addrs                                              ▲         │ read()
 //!                                                          └─applied─┘
 //! ```

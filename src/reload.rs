@@ -69,13 +69,18 @@ pub async fn follow(watched: Option<Watched>, metrics: Metrics, events: Events) 
         }
         return;
     };
-    let mut asked = false;
+    let (mut asked, mut blind) = (false, false);
     loop {
         // The watch comes first, so that no change is missed; links may lead elsewhere each time.
         let mut notes = match Notes::start(&watched.path) {
-            Ok(notes) => Some(notes),
+            Ok(notes) => {
+                blind = false;
+                Some(notes)
+            }
             Err(error) => {
-                warn!("{} cannot be watched for changes: {error}", watched.path.display());
+                if !std::mem::replace(&mut blind, true) {
+                    warn!("{} cannot be watched for changes: {error}", watched.path.display());
+                }
                 None
             }
         };
@@ -105,9 +110,7 @@ impl Watched {
                 let differences = self.in_force.config.differences(&loaded.config);
                 if !differences.is_empty() {
                     let list = differences.join(", ");
-                    info!(
-                        "{path} has changed: {list}; shunt starts afresh with it, what is programmed stays"
-                    );
+                    info!("{path} has changed: {list}; shunt starts afresh with it");
                     let _ = events.send(Event::Reload(text));
                     return false;
                 }

@@ -64,9 +64,21 @@ impl Drifting {
                 );
             }
         }
+        self.take(drift);
+        true
+    }
+
+    /// Takes note of what came in since the last look, just before all of it is put right.
+    pub(super) fn saw_more(&mut self, seen: Result<Option<Drift>, BackendError>) {
+        // an error shows again in what follows
+        if let Ok(Some(drift)) = seen {
+            self.take(drift);
+        }
+    }
+
+    fn take(&mut self, drift: Drift) {
         let known = self.pending.take().filter(|known| known.certain || !drift.certain);
         self.pending = known.or(Some(drift));
-        true
     }
 
     /// Whether what is damaged may be put right now.

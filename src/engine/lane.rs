@@ -158,7 +158,7 @@ impl Lane {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
             // What others have done so far is seen by reading.
-            self.drifting.saw(backend.check(self.family), self.family, now);
+            self.drifting.saw_more(backend.check(self.family));
             let rows = backend.read(self.family)?;
             debug!(family = %self.family, rows = rows.len(), "read what is installed");
             self.ledger.read_back(rows);

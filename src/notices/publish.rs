@@ -90,7 +90,7 @@ impl Publisher {
 
     /// Creates the Event, or counts in the one that there is.
     async fn write(&self, notice: &Notice, place: &Place, count: u32) -> Result<&'static str, String> {
-        let uid = self.uid(place).await?;
+        let Some(uid) = self.uid(place).await? else { return Ok("dropped") };
         let (now, node) = (Timestamp::now(), &*self.node.0);
         let path = place.events_path();
         if count > 1 {
@@ -110,13 +110,13 @@ impl Publisher {
     }
 
     /// `kubectl describe` finds the Events of an object by its UID, which nobody else needs: so it is not
-    /// kept, but looked up.
-    async fn uid(&self, place: &Place) -> Result<String, String> {
+    /// kept, but looked up. `None` if the object has gone meanwhile.
+    async fn uid(&self, place: &Place) -> Result<Option<String>, String> {
         let (code, body) = self.ask(Method::GET, &place.list_path(), None).await?;
         let list: Value = serde_json::from_slice(&body).unwrap_or_default();
         match list["items"][0]["metadata"]["uid"].as_str() {
-            Some(uid) => Ok(uid.to_owned()),
-            None if code == 200 => Err("the object is gone".to_owned()),
+            Some(uid) => Ok(Some(uid.to_owned())),
+            None if code == 200 => Ok(None),
             None => Err(refusal("find the object of", code, &body)),
         }
     }

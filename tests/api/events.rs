@@ -69,7 +69,7 @@ fn what_repeats_is_counted_in_its_series() {
 
     let gone = Notice { object: "shop/nothing".to_string(), ..notice };
     follower.recorder.record(gone);
-    eventually("nobody is told of what is gone", || counted(&follower, "failed") == 1);
+    eventually("nobody is told of what is gone", || counted(&follower, "dropped") == 1);
     assert_eq!(server.events().len(), 1);
 }
 

@@ -23,7 +23,7 @@ pub fn open_files() -> usize {
     usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
-/// Whether one more socket may be opened besides so many, so that half of what there is stays for connections.
+/// Whether one more socket may be opened besides so many, so that a quarter of what there is stays for connections.
 #[must_use]
 pub const fn admits(limit: usize, sockets: usize) -> bool {
     sockets + REST < limit / 4 * 3

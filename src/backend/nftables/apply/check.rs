@@ -1,6 +1,7 @@
 //! Whether our tables still are as we left them. The kernel keeps others from a table that belongs to our
 //! socket; of any other one the notifications tell what was done to it.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -80,17 +81,28 @@ impl Nftables {
     ) -> Result<(), BackendError> {
         let whole = matches!(self.table(plan.family).condition, Condition::Absent | Condition::Unfit);
         let Some(watch) = self.watch.as_mut().filter(|_| whole) else { return write(self, plan, receipt) };
-        watch.listen().and_then(|()| watch.pause()).map_err(read_error)?;
-        let (before, batches) = (self.connection.generation().map_err(read_error)?, receipt.batches);
+        let paused = watch.listen().and_then(|()| watch.pause());
+        let (before, batches) = (paused.and_then(|()| self.connection.generation()), receipt.batches);
         let result = write(self, plan, receipt);
-        let Some(watch) = &mut self.watch else { return result };
-        watch.resume().map_err(read_error)?;
-        let after = self.connection.generation().map_err(read_error)?;
         let ours = u32::try_from(receipt.batches - batches).unwrap_or(u32::MAX);
-        if after != before.wrapping_add(ours) {
-            watch.missed();
+        if let Err(error) = before.and_then(|before| self.hear_again(before.wrapping_add(ours))) {
+            // What was written stands all the same.
+            warn!(
+                "what others do to shunt's tables is no longer noticed, since the kernel does not tell: {error}"
+            );
+            self.watch = None;
         }
         result
+    }
+
+    /// Listens again; `generation` is the present one if nobody has written meanwhile.
+    fn hear_again(&mut self, generation: u32) -> io::Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        watch.resume()?;
+        if self.connection.generation()? != generation {
+            watch.missed();
+        }
+        Ok(())
     }
 
     /// What somebody else has done to our table.

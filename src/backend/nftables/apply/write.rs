@@ -11,6 +11,7 @@ use super::super::transaction::Op;
 use super::{CHAINS_PER_BATCH, Condition, Nftables};
 use crate::backend::{BackendError, Receipt};
 use crate::diff::Plan;
+use crate::model::Family;
 
 impl Nftables {
     /// Makes the table, in several batches: without hooks first, so that traffic sees all or nothing.
@@ -103,9 +104,8 @@ impl Nftables {
         step.append(steps::element_step(&settings, plan, first, &self.table(family).sticky));
         step.skip(&standing);
         self.send(&step, receipt)?;
+        self.adopted(family);
         let table = self.table(family);
-        table.protected |= table.condition == Condition::Orphan;
-        table.condition = Condition::Ready;
         table.strays.clear();
         table.chains.extend(with_prerequisites(&needed));
         for run in rest {
@@ -116,6 +116,13 @@ impl Nftables {
         self.send_ops(family, last_ops, receipt)?;
         self.table(family).repairs = Repairs::default();
         Ok(())
+    }
+
+    /// The table was written by us; one that nobody owned is ours from that on.
+    fn adopted(&mut self, family: Family) {
+        let table = self.table(family);
+        table.protected |= table.condition == Condition::Orphan;
+        table.condition = Condition::Ready;
     }
 
     /// Raises the size of sets that the plan would fill, in a batch of its own: the kernel counts with
@@ -133,11 +140,14 @@ impl Nftables {
         };
         let raised: Vec<(Set, u32)> = steps::sizes_for(&counts).into_iter().filter(full).collect();
         let mut ops: Vec<Op> = raised.iter().map(|(set, size)| Op::AddSet(*set, Some(*size))).collect();
-        if !ops.is_empty() && table.condition == Condition::Orphan {
-            ops.insert(0, Op::AddTable { owned: true });
-            (table.condition, table.protected) = (Condition::Ready, true);
+        let adopts = !ops.is_empty() && table.condition == Condition::Orphan;
+        if adopts {
+            ops.insert(0, Op::AddTable { owned: table.owned });
         }
         self.send_ops(plan.family, ops, receipt)?;
+        if adopts {
+            self.adopted(plan.family);
+        }
         self.table(plan.family).sizes.extend(raised);
         Ok(())
     }
