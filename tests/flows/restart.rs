@@ -4,7 +4,13 @@ use super::{on_port, web, web_slice};
 use crate::netns::nft::{loadable, nft_ok};
 use crate::netns::prelude::*;
 
-cases![nothing_written_by_a_restart, rules_outlive_kill, changes_while_it_was_away, listing_loads_again];
+cases![
+    nothing_written_by_a_restart,
+    rules_outlive_kill,
+    changes_while_it_was_away,
+    listing_loads_again,
+    dry_run_beside_a_running_one,
+];
 
 /// A bit of everything.
 fn objects() -> Vec<Objects> {
@@ -105,5 +111,25 @@ fn listing_loads_again(lab: &mut Lab) {
     nft_ok(&lab.topology, Ns::Pod3, &["flush", "ruleset"], "");
     lab.kill();
     lab.load_ruleset(Ns::Node, &format!("delete table ip shunt\ndelete table ip6 shunt\n{loadable}"));
+    lab.check(&flows());
+}
+
+/// A dry run compares with what the running one has programmed.
+fn dry_run_beside_a_running_one(lab: &mut Lab) {
+    lab.apply(&objects());
+    lab.start(&config(&json!({})));
+    let beside = |lab: &Lab| {
+        let (manifests, config) =
+            (lab.log_file().with_file_name("manifests"), lab.log_file().with_file_name("config.yaml"));
+        let mut command = std::process::Command::new(crate::netns::daemon::program());
+        command.args(["run", "--dry-run", "--node-name", "node-a", "--manifests"]).arg(manifests);
+        command.arg("--config").arg(config);
+        let output = lab.topology.enter(Ns::Node, || command.output()).expect("shunt");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let plan = beside(lab);
+    assert_eq!(plan.lines().collect::<Vec<_>>(), ["IPv4: 0 changes", "IPv6: 0 changes"]);
     lab.check(&flows());
 }

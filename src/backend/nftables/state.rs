@@ -159,10 +159,11 @@ pub fn read(
         }
         let Installed::Fit(mut table) = installed else { return Ok(installed) };
         if let Err(why) = elements::read_all(connection, family, &mut table)? {
-            return Ok(Installed::Unfit(why));
+            return Ok(unfit(table.held_by, why));
         }
         let now = connection.generation()?;
-        if now == generation || table.held_by == HeldBy::Ours {
+        // What changes elements of a table that is held is its holder: ourselves, or a shunt beside this dry run.
+        if now == generation || matches!(table.held_by, HeldBy::Ours | HeldBy::Other(_)) {
             return Ok(Installed::Fit(table));
         }
         if let Some(watch) = watch.as_deref_mut() {
@@ -177,38 +178,41 @@ pub fn read(
     )))
 }
 
+/// A table that cannot be gone on with, unless it belongs to another process: that is not ours to judge, nor to
+/// change.
+fn unfit(held_by: HeldBy, why: String) -> Installed {
+    match held_by {
+        HeldBy::Other(_) => Installed::Fit(Box::new(Table { held_by, ..Table::default() })),
+        HeldBy::Nobody | HeldBy::Orphan | HeldBy::Ours => Installed::Unfit(why),
+    }
+}
+
 /// Everything but the elements.
 fn read_structure(connection: &mut Connection, settings: &Settings) -> io::Result<Installed> {
     let family = settings.family;
     let Some(head) = head(connection, family)? else { return Ok(Installed::Absent) };
     let held_by = head.held_by(connection.port());
-    if let HeldBy::Other(_) = held_by {
-        // Not ours to judge, nor to change.
-        return Ok(Installed::Fit(Box::new(Table { held_by, ..Table::default() })));
-    }
-    if !is_ours(&head.comment) {
+    if !is_ours(&head.comment) && !matches!(held_by, HeldBy::Other(_)) {
         return Ok(Installed::Stranger(head.comment));
     }
     if head.comment != table_comment() {
-        return Ok(Installed::Unfit(format!(
-            "it is not of this version: its comment is \"{}\"",
-            head.comment
-        )));
+        let why = format!("it is not of this version: its comment is \"{}\"", head.comment);
+        return Ok(unfit(held_by, why));
     }
     let Chains { service, sticky, memories, mut repairs } = match read_chains(connection, settings)? {
         Ok(chains) => chains,
-        Err(why) => return Ok(Installed::Unfit(why)),
+        Err(why) => return Ok(unfit(held_by, why)),
     };
     let sets = match read_sets(connection, family)? {
         Ok(sets) => sets,
-        Err(why) => return Ok(Installed::Unfit(why)),
+        Err(why) => return Ok(unfit(held_by, why)),
     };
     if let Some(memory) = sets.maps.keys().find(|memory| !memories.contains(memory)) {
-        return Ok(Installed::Unfit(format!("the chains of map {} are missing", memory.map())));
+        return Ok(unfit(held_by, format!("the chains of map {} are missing", memory.map())));
     }
     repairs.foreign_sets = sets.foreign;
     if repairs.too_many() {
-        return Ok(Installed::Unfit(repairs.text()));
+        return Ok(unfit(held_by, repairs.text()));
     }
     let sticky = Objects::read(sets.maps, sticky, memories);
     let (chains, sizes) = (service, sets.sizes);

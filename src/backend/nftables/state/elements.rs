@@ -9,7 +9,7 @@ use super::super::connection::Connection;
 use super::super::element::{Element, ElementData, ElementKey};
 use super::super::names::{Set, TABLE};
 use super::super::protocol::{list, message};
-use super::{HeldBy, Table};
+use super::Table;
 use crate::model::Family;
 use crate::netlink::{Attributes, family_number};
 
@@ -19,9 +19,6 @@ pub(super) fn read_all(
     family: Family,
     table: &mut Table,
 ) -> io::Result<Result<(), String>> {
-    if let HeldBy::Other(_) = table.held_by {
-        return Ok(Ok(()));
-    }
     for set in Set::ALL {
         if !read_elements(connection, set, family, table)? {
             return Ok(Err(format!("set {} holds elements that shunt does not write", set.name())));
