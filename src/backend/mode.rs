@@ -1,25 +1,32 @@
 //! Which mode a node runs in, and what becomes of what another one has left behind. EDGE.
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::nftables::{self, Nftables};
+use super::nftables::{self, Nftables, Verdict};
 use super::{Backend as _, BackendError, userspace};
 use crate::config::{Config, Mode};
 use crate::model::Family;
 
-/// The mode of a configuration. `auto` is nftables where that works, else userspace; that is found out by
-/// trying.
+/// The mode of a configuration. `auto` is userspace where nftables is known not to work, which is found out
+/// by trying.
 #[must_use]
 pub fn choose(config: &Config) -> Mode {
     if config.mode != Mode::Auto {
         return config.mode;
     }
     match nftables::probe(config) {
-        Ok(()) => {
+        Verdict::Works => {
             info!("--proxy-mode auto: nftables, the kernel takes our rules");
             Mode::Nftables
         }
-        Err(why) => {
+        Verdict::Unclear(why) => {
+            warn!(
+                "--proxy-mode auto: nftables; whether the kernel takes our rules could not be found out: {why}. If \
+                 nothing is programmed, set --proxy-mode userspace"
+            );
+            Mode::Nftables
+        }
+        Verdict::Lacks(why) => {
             info!("--proxy-mode auto: userspace, since nftables cannot be used: {why}");
             Mode::Userspace
         }

@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use super::reload::{AFRESH, assert_nothing_but_the_sentinel};
+use super::restart::assert_nothing_written;
 use super::{on_port, web_slice};
 use crate::netns::daemon::program;
 use crate::netns::prelude::*;
@@ -14,6 +16,7 @@ cases![
     addresses_that_somebody_else_made_local,
     a_port_that_another_program_has,
     auto_takes_nftables,
+    auto_stays_with_nftables,
     auto_falls_back,
     takes_over_from_nftables,
 ];
@@ -168,6 +171,29 @@ fn auto_takes_nftables(lab: &mut Lab) {
     assert_eq!(routes(lab), [""; 0]);
     // the probe itself leaves nothing: two tables are what the mode makes
     assert_eq!(lab.list_ruleset().matches("table ip").count(), 2);
+}
+
+/// What stands under our name already, protected for whoever takes it over, says nothing about the kernel.
+fn auto_stays_with_nftables(lab: &mut Lab) {
+    let said = "--proxy-mode auto: nftables, the kernel takes our rules";
+    lab.flags = vec!["--proxy-mode", "auto"];
+    lab.apply(&web_objects());
+    lab.start(&config(&json!({})));
+    let mut monitor = lab.monitor();
+    for end in [|lab: &mut Lab| assert!(lab.stop().success()), Lab::kill] {
+        end(lab);
+        lab.start_again();
+        assert_nothing_written(lab.writes(&mut monitor));
+    }
+    // the program starts afresh within the same process
+    lab.reconfigure_until(&config(&json!({ "logging": { "verbosity": 1 } })).to_string(), AFRESH);
+    assert_nothing_but_the_sentinel(lab.writes(&mut monitor));
+    let log = std::fs::read_to_string(lab.log_file()).expect("a log");
+    assert_eq!((log.matches(said).count(), log.contains("auto: userspace")), (4, false), "{log}");
+    // where a pod calls, the proxy would be the caller
+    lab.check(&reached()[1..]);
+    assert_eq!(lab.list_ruleset().matches("table ip").count(), 2);
+    assert_eq!(routes(lab), [""; 0]);
 }
 
 fn auto_falls_back(lab: &mut Lab) {

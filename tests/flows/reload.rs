@@ -13,7 +13,7 @@ cases![
 ];
 
 /// The new program says this when it begins.
-const AFRESH: &str = "INFO shunt: shunt ";
+pub(super) const AFRESH: &str = "INFO shunt: shunt ";
 const REFUSED: &str = "the configuration stays as it was";
 
 fn masquerade(all: bool) -> String {
@@ -72,7 +72,7 @@ fn nothing_is_written_where_the_rules_stay_the_same(lab: &mut Lab) {
 }
 
 /// `reconfigure_until` changes a Service of its own.
-fn assert_nothing_but_the_sentinel(mut lines: Vec<String>) {
+pub(super) fn assert_nothing_but_the_sentinel(mut lines: Vec<String>) {
     let sentinel = BOTH.map(|family| Sentinel.ip(family).to_string());
     lines.retain(|line| !sentinel.iter().any(|address| line.contains(address)));
     assert_nothing_written(lines);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::element::{Element, ElementData, ElementKey};
-use super::names::{Data, Field, ServiceChain, Set, TABLE};
+use super::names::{Data, Field, ServiceChain, Set};
 use super::protocol::{element, list};
 use super::sticky::{Memory, StickyChain};
 use super::typeof_data::put;

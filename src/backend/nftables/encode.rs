@@ -28,12 +28,13 @@ impl Batch {
     /// Encodes a transaction. Only the last operation's message asks for a confirmation.
     #[must_use]
     pub fn encode(transaction: &Transaction) -> Self {
-        let mut encoder = Encoder {
-            family: transaction.family,
-            batch: Self { writer: Writer::default(), messages: Vec::new() },
-            scratch: None,
-            anonymous_sets: 0,
-        };
+        Self::encode_for(TABLE, transaction)
+    }
+
+    /// The same for a table of another name.
+    #[must_use]
+    pub fn encode_for(table: &str, transaction: &Transaction) -> Self {
+        let mut encoder = Encoder::new(table, transaction.family);
         encoder.run(&transaction.ops);
         encoder.batch
     }
@@ -41,8 +42,7 @@ impl Batch {
     /// A batch that deletes a table of any name.
     #[must_use]
     pub fn table_removal(family: Family, name: &str) -> Self {
-        let batch = Self { writer: Writer::default(), messages: Vec::new() };
-        let mut encoder = Encoder { family, batch, scratch: None, anonymous_sets: 0 };
+        let mut encoder = Encoder::new(name, family);
         encoder.frame(message::BATCH_BEGIN, 0);
         encoder.message(message::DELETE_TABLE, ACK, 0..1, |w| w.string(table::NAME, name));
         encoder.frame(message::BATCH_END, 2);
@@ -85,14 +85,20 @@ impl Batch {
     }
 }
 
-struct Encoder {
+struct Encoder<'a> {
+    table: &'a str,
     family: Family,
     batch: Batch,
     scratch: Option<Scratch>,
     anonymous_sets: u32,
 }
 
-impl Encoder {
+impl<'a> Encoder<'a> {
+    fn new(table: &'a str, family: Family) -> Self {
+        let batch = Batch { writer: Writer::default(), messages: Vec::new() };
+        Self { table, family, batch, scratch: None, anonymous_sets: 0 }
+    }
+
     fn run(&mut self, ops: &[Op]) {
         self.frame(message::BATCH_BEGIN, 0);
         let mut at = 0;
@@ -129,18 +135,20 @@ impl Encoder {
 
     fn single(&mut self, op: &Op, at: usize) {
         let ops = at..at + 1;
-        let family = self.family;
+        let (table_name, family) = (self.table, self.family);
         match op {
             Op::DeleteTable => {
-                self.message(message::DELETE_TABLE, 0, ops, |w| w.string(table::NAME, TABLE));
+                self.message(message::DELETE_TABLE, 0, ops, |w| w.string(table::NAME, table_name));
             }
             Op::AddTable { owned } => self.message(message::NEW_TABLE, CREATE, ops, |w| {
-                w.string(table::NAME, TABLE);
+                w.string(table::NAME, table_name);
                 w.number(table::FLAGS, if *owned { table::OWNED } else { 0 });
                 w.attribute(table::USER_DATA, &[&comment_user_data(&table_comment())]);
             }),
             Op::AddSet(set, size) => {
-                self.message(message::NEW_SET, CREATE, ops, |w| write_set(w, *set, *size, family));
+                self.message(message::NEW_SET, CREATE, ops, |w| {
+                    write_set(w, table_name, *set, *size, family);
+                });
             }
             Op::AddChain(chain) => {
                 self.chain_or_rule(ops.clone(), |s, seq, out| {
@@ -158,21 +166,25 @@ impl Encoder {
                 }
             }
             Op::DeleteChain(name) => self.message(message::DELETE_CHAIN, 0, ops, |w| {
-                w.string(chain::TABLE, TABLE);
+                w.string(chain::TABLE, table_name);
                 w.string(chain::NAME, name);
             }),
-            Op::AddCounter => self.message(message::NEW_OBJECT, CREATE, ops, write_counter),
+            Op::AddCounter => self.message(message::NEW_OBJECT, CREATE, ops, |w| {
+                write_counter(w, table_name);
+            }),
             Op::AddMap(memory, state) => {
-                self.message(message::NEW_SET, CREATE, ops, |w| write_map(w, memory, *state, family));
+                self.message(message::NEW_SET, CREATE, ops, |w| {
+                    write_map(w, table_name, memory, *state, family);
+                });
             }
             Op::FlushChain(name) => self.message(message::DELETE_RULE, 0, ops, |w| {
-                w.string(rule::TABLE, TABLE);
+                w.string(rule::TABLE, table_name);
                 w.string(rule::CHAIN, name);
             }),
             Op::DeleteMap(memory) => self.delete_set(&memory.map(), ops),
             Op::DeleteSet(name) => self.delete_set(name, ops),
             Op::DeleteKey(set, key) => self.message(message::DELETE_ELEMENT, 0, ops, |w| {
-                w.string(list::TABLE, TABLE);
+                w.string(list::TABLE, table_name);
                 w.string(list::SET, set.name());
                 write_key(w, key);
             }),
@@ -181,8 +193,9 @@ impl Encoder {
     }
 
     fn delete_set(&mut self, name: &str, ops: Range<usize>) {
+        let table = self.table;
         self.message(message::DELETE_SET, 0, ops, |w| {
-            w.string(set::TABLE, TABLE);
+            w.string(set::TABLE, table);
             w.string(set::NAME, name);
         });
     }
@@ -190,7 +203,7 @@ impl Encoder {
     fn chain_or_rule(&mut self, ops: Range<usize>, write: impl FnOnce(&mut Scratch, u32, &mut Vec<u8>)) {
         let start = self.batch.writer.at();
         let seq = self.batch.last_seq() + 1;
-        let scratch = self.scratch.get_or_insert_default();
+        let scratch = self.scratch.get_or_insert_with(|| Scratch::of(self.table));
         write(scratch, seq, self.batch.writer.buffer());
         self.batch.messages.push((start..self.batch.writer.at(), ops));
     }
@@ -198,10 +211,12 @@ impl Encoder {
     /// The anonymous set `{ tcp, udp, sctp }` that the next rule looks into.
     fn protocol_set(&mut self, ops: Range<usize>) {
         self.anonymous_sets += 1;
-        let id = self.anonymous_sets;
-        self.message(message::NEW_SET, CREATE, ops.clone(), |w| write_protocol_set(w, ANONYMOUS_SET, id));
+        let (table, id) = (self.table, self.anonymous_sets);
+        self.message(message::NEW_SET, CREATE, ops.clone(), |w| {
+            write_protocol_set(w, table, ANONYMOUS_SET, id);
+        });
         self.message(message::NEW_ELEMENT, CREATE, ops, |w| {
-            w.string(list::TABLE, TABLE);
+            w.string(list::TABLE, table);
             w.string(list::SET, ANONYMOUS_SET);
             w.number(list::SET_ID, id);
             write_protocols(w);
@@ -218,7 +233,7 @@ impl Encoder {
         let keep = matches!(ops[at], Op::Keep(..));
         let (kind, flags) = if keep { (message::NEW_ELEMENT, CREATE) } else { (message::DELETE_ELEMENT, 0) };
         let open = writer.message(kind, flags, seq, family_number(self.family), 0);
-        writer.string(list::TABLE, TABLE);
+        writer.string(list::TABLE, self.table);
         writer.string(list::SET, &memory.map());
         let items = writer.nest(list::ELEMENTS);
         let list_start = writer.at();
@@ -248,7 +263,7 @@ impl Encoder {
         let seq = self.batch.last_seq() + 1;
         let writer = &mut self.batch.writer;
         let open = writer.message(kind, flags, seq, family_number(family), 0);
-        writer.string(list::TABLE, TABLE);
+        writer.string(list::TABLE, self.table);
         writer.string(list::SET, set.name());
         let items = writer.nest(list::ELEMENTS);
         let list_start = writer.at();

@@ -24,4 +24,4 @@ pub mod watch;
 pub mod wire;
 
 pub use apply::Nftables;
-pub use probe::probe;
+pub use probe::{Verdict, probe};

@@ -2,7 +2,11 @@
 //!
 //! The whole of our static rules, hooks included, goes out as one transaction whose last operation cannot
 //! succeed: the kernel checks every operation and takes all of them back. Nothing takes effect, not for a
-//! moment, and a table that stands already stays as it is.
+//! moment. The table has a name of its own: what stands under ours, and whose that is, does not matter.
+
+use std::io;
+
+use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
 
 use super::apply::errors::{NO_PRIVILEGE, open_error};
 use super::connection::{Connection, Refusal};
@@ -15,18 +19,39 @@ use crate::config::Config;
 use crate::diff::Plan;
 use crate::model::Family;
 
+/// The table that is tried, which never comes to be.
+const TABLE: &str = "shunt-probe";
 /// A chain that nobody has.
 const NOBODYS: &str = "probe-there-is-no-such-chain";
 
-/// Tries; `Err` says in words what is missing.
-///
-/// # Errors
-/// What stands in the way of the nftables mode.
-pub fn probe(config: &Config) -> Result<(), String> {
-    let mut connection = Connection::open().map_err(|error| open_error(error).to_string())?;
-    connection.generation().map_err(|error| open_error(error).to_string())?;
+/// What trying says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The kernel takes our rules.
+    Works,
+    /// It does not offer what the mode needs, or not to us: this is missing.
+    Lacks(String),
+    /// This went wrong, which says nothing about what the kernel offers.
+    Unclear(String),
+}
+
+/// Tries.
+#[must_use]
+pub fn probe(config: &Config) -> Verdict {
+    let opened = Connection::open().and_then(|mut connection| {
+        connection.generation()?;
+        Ok(connection)
+    });
+    let mut connection = match opened {
+        Ok(connection) => connection,
+        Err(error) => return judge_opening(error),
+    };
     let transaction = attempt(config);
-    let refusal = connection.commit(&Batch::encode(&transaction)).err();
+    let refusal = connection.commit(&Batch::encode_for(TABLE, &transaction)).err();
+    if refusal.is_none() {
+        // It should not be there. If this fails, too, there is nothing more that could be done.
+        let _ = connection.commit(&Batch::table_removal(transaction.family, TABLE));
+    }
     judge(&transaction, refusal)
 }
 
@@ -39,29 +64,48 @@ fn attempt(config: &Config) -> Transaction {
     Transaction { family, ops }
 }
 
+/// What it means that the conversation cannot begin.
+fn judge_opening(error: io::Error) -> Verdict {
+    let error = open_error(error);
+    let why = error.to_string();
+    match error {
+        BackendError::Privilege(_) | BackendError::Unsupported(_) => Verdict::Lacks(why),
+        _ => Verdict::Unclear(why),
+    }
+}
+
 /// What a refusal means: the last operation has to be the first that the kernel complains about.
-fn judge(transaction: &Transaction, refusal: Option<Refusal>) -> Result<(), String> {
+fn judge(transaction: &Transaction, refusal: Option<Refusal>) -> Verdict {
     let Some(Refusal { errno, op, .. }) = refusal else {
-        return Err("it accepts what no kernel should: deleting a chain that is not there".into());
+        return Verdict::Lacks("it accepts what no kernel should: deleting a chain that is not there".into());
     };
     let last = transaction.ops.len() - 1;
-    match op {
-        Some(op) if op == last => Ok(()),
-        _ if errno.raw_os_error() == Some(nix::libc::EPERM) => {
-            // A table of a living shunt, which only that one may change, is a table all the same.
-            let owned = BackendError::Privilege(NO_PRIVILEGE.into());
-            if op.is_some_and(|op| op > 0) { Ok(()) } else { Err(owned.to_string()) }
-        }
-        Some(op) => Err(format!("it refuses `{}`: {errno}", transaction.op_text(op))),
-        None => Err(format!("it refuses our rules as a whole: {errno}")),
+    let why = match op {
+        Some(op) => format!("it refuses `{}`: {errno}", transaction.op_text(op)),
+        None => format!("it refuses our rules as a whole: {errno}"),
+    };
+    match (op, errno.raw_os_error()) {
+        (Some(op), Some(ENOENT)) if op == last => Verdict::Works,
+        // A right that is missing is missing from the start.
+        (None, Some(EPERM)) => Verdict::Lacks(NO_PRIVILEGE.into()),
+        (_, Some(EOPNOTSUPP | ENOENT | EAFNOSUPPORT | EPROTONOSUPPORT)) => Verdict::Lacks(why),
+        _ => Verdict::Unclear(why),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use nix::libc::{EACCES, EBUSY, EEXIST, EINTR, EINVAL, ENOBUFS, ENOMEM};
 
     use super::*;
+
+    fn told(verdict: Verdict) -> (&'static str, String) {
+        match verdict {
+            Verdict::Works => ("works", String::new()),
+            Verdict::Lacks(why) => ("lacks", why),
+            Verdict::Unclear(why) => ("unclear", why),
+        }
+    }
 
     #[test]
     fn what_the_kernel_says_and_what_it_means() {
@@ -72,20 +116,60 @@ mod tests {
         );
         assert!(nat.is_some(), "the NAT hooks are tried");
         let table = [
-            (Some(last), nix::libc::ENOENT, Ok(())),
-            (nat, nix::libc::ENOENT, Err("it refuses `add chain ip shunt nat-prerouting")),
-            (Some(0), nix::libc::EPERM, Err("no permission")),
-            (None, nix::libc::EPERM, Err("no permission")),
-            (None, nix::libc::EOPNOTSUPP, Err("it refuses our rules as a whole")),
+            (Some(last), ENOENT, "works", ""),
+            (nat, ENOENT, "lacks", "it refuses `add chain ip shunt nat-prerouting"),
+            (nat, EOPNOTSUPP, "lacks", "it refuses `add chain ip shunt nat-prerouting"),
+            (None, EPERM, "lacks", "no permission"),
+            (None, EOPNOTSUPP, "lacks", "it refuses our rules as a whole"),
+            (None, EAFNOSUPPORT, "lacks", "it refuses our rules as a whole"),
+            // somebody else's table of the name that is tried
+            (Some(0), EPERM, "unclear", "it refuses `add table"),
+            (Some(0), EEXIST, "unclear", "it refuses `add table"),
+            (nat, ENOMEM, "unclear", "it refuses `add chain ip shunt nat-prerouting"),
+            (nat, EBUSY, "unclear", "it refuses `add chain ip shunt nat-prerouting"),
+            (Some(last), ENOMEM, "unclear", "it refuses `delete chain"),
+            (None, ENOMEM, "unclear", "it refuses our rules as a whole"),
+            (None, ENOBUFS, "unclear", "it refuses our rules as a whole"),
+            (None, EINTR, "unclear", "it refuses our rules as a whole"),
         ];
-        for (op, errno, expected) in table {
+        for (op, errno, verdict, start) in table {
             let refusal = Refusal { errno: io::Error::from_raw_os_error(errno), op, message: None };
-            let said = judge(&transaction, Some(refusal));
-            match expected {
-                Ok(()) => assert_eq!(said, Ok(()), "{op:?}"),
-                Err(start) => assert!(said.as_ref().is_err_and(|why| why.starts_with(start)), "{said:?}"),
-            }
+            let (said, why) = told(judge(&transaction, Some(refusal)));
+            assert_eq!(said, verdict, "{op:?} {errno}: {why}");
+            assert!(why.starts_with(start), "{op:?} {errno}: {why}");
         }
-        assert!(judge(&transaction, None).is_err());
+        assert_eq!(told(judge(&transaction, None)).0, "lacks");
+    }
+
+    #[test]
+    fn what_it_means_that_nothing_can_be_asked() {
+        let table = [
+            (EPROTONOSUPPORT, "lacks"),
+            (EAFNOSUPPORT, "lacks"),
+            // what nfnetlink says where nf_tables is not there
+            (EINVAL, "lacks"),
+            (EPERM, "lacks"),
+            (EACCES, "lacks"),
+            (ENOMEM, "unclear"),
+            (ENOBUFS, "unclear"),
+            (EINTR, "unclear"),
+        ];
+        for (errno, verdict) in table {
+            let (said, why) = told(judge_opening(io::Error::from_raw_os_error(errno)));
+            assert_eq!(said, verdict, "{errno}: {why}");
+            assert!(!why.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_tried_names_no_table_but_its_own() {
+        let transaction = attempt(&Config::default());
+        let has = |batch: &Batch, name: &str| {
+            let name = [name.as_bytes(), &[0]].concat();
+            batch.bytes().windows(name.len()).filter(|bytes| *bytes == name).count()
+        };
+        let batch = Batch::encode_for(TABLE, &transaction);
+        assert_eq!(has(&batch, super::super::names::TABLE), 0);
+        assert_eq!(has(&batch, TABLE), has(&Batch::encode(&transaction), super::super::names::TABLE));
     }
 }

@@ -24,18 +24,28 @@ use crate::netlink::{APPEND, CREATE, REQUEST};
 /// The name under which rules refer to an anonymous set until the kernel has numbered it.
 pub const ANONYMOUS_SET: &str = "__set%d";
 
-/// Room for one message of libnftnl, used again for each.
+/// Room for one message of libnftnl, used again for each, and the name of the table that they are about.
 #[derive(Debug)]
-pub struct Scratch(Vec<u64>);
+pub struct Scratch(Vec<u64>, CString);
 
 impl Default for Scratch {
     fn default() -> Self {
-        let bytes = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(1 << 18);
-        Self(vec![0; bytes.div_ceil(8)])
+        Self::of(TABLE)
     }
 }
 
 impl Scratch {
+    /// Room for messages about a table of this name.
+    #[must_use]
+    pub fn of(table: &str) -> Self {
+        let bytes = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(1 << 18);
+        Self(vec![0; bytes.div_ceil(8)], c_string(table))
+    }
+
+    fn table(&self, family: Family) -> nftnl::Table {
+        nftnl::Table::new(self.1.clone(), proto_family(family))
+    }
+
     /// Appends the message that `object` writes, without asking for a confirmation of its own.
     fn append(&mut self, object: &impl NlMsg, seq: u32, out: &mut Vec<u8>) {
         // SAFETY: the buffer is as large as the trait asks for (`nft_nlmsg_maxsize`) and aligned for
@@ -73,7 +83,7 @@ fn c_string(text: &str) -> CString {
 
 /// Appends the message that makes a chain, without its rules.
 pub fn chain_message(scratch: &mut Scratch, chain: &Chain, family: Family, seq: u32, out: &mut Vec<u8>) {
-    let table = nftnl::Table::new(c_string(TABLE), proto_family(family));
+    let table = scratch.table(family);
     let mut object = nftnl::Chain::new(c_string(&chain.name), &table);
     if let Some((kind, hook, priority)) = chain.base {
         object.set_hook(
@@ -106,7 +116,7 @@ pub fn rule_message(
     anonymous_set: u32,
     out: &mut Vec<u8>,
 ) {
-    let table = nftnl::Table::new(c_string(TABLE), proto_family(family));
+    let table = scratch.table(family);
     let chain = nftnl::Chain::new(c_string(chain), &table);
     let mut rule = nftnl::Rule::new(&chain);
     for expr in exprs {

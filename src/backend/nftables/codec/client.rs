@@ -6,14 +6,14 @@ use super::super::names::NOT_REMEMBERED;
 use super::super::protocol::{element, list, object, set as set_attribute};
 use super::super::sticky::{MEMORY_KEY, MapState, Memory};
 use super::set::{type_number, write_identity};
-use super::{Bytes, Fields, SetIdentity, TABLE, read_size, write_value};
+use super::{Bytes, Fields, SetIdentity, read_size, write_value};
 use crate::model::{Family, Port};
 use crate::netlink::{Attributes, Writer};
 
 /// Writes the attributes that make the map of a memory or change it.
-pub fn write_map(w: &mut Writer, memory: &Memory, state: MapState, family: Family) {
+pub fn write_map(w: &mut Writer, table: &str, memory: &Memory, state: MapState, family: Family) {
     let key_type = type_number(MEMORY_KEY, family);
-    write_identity(w, &memory.map(), key_type, &SetIdentity::of_map(family));
+    write_identity(w, table, &memory.map(), key_type, &SetIdentity::of_map(family));
     w.long_number(set_attribute::TIMEOUT, u64::from(state.seconds) * 1000);
     let description = w.nest(set_attribute::DESCRIPTION);
     if state.size > 0 {
@@ -76,8 +76,8 @@ pub fn write_client(w: &mut Writer, client: &Client, all: bool) {
 }
 
 /// Writes the attributes that make the counter of connections whose client is not remembered.
-pub fn write_counter(w: &mut Writer) {
-    w.string(object::TABLE, TABLE);
+pub fn write_counter(w: &mut Writer, table: &str) {
+    w.string(object::TABLE, table);
     w.string(object::NAME, NOT_REMEMBERED);
     w.number(object::TYPE, object::COUNTER);
     let data = w.nest(object::DATA);

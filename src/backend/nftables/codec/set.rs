@@ -1,6 +1,6 @@
 //! Sets as netlink attributes, in both directions. PURE.
 
-use super::super::names::{Data, Field, Set, TABLE, TARGET_FIELDS};
+use super::super::names::{Data, Field, Set, TARGET_FIELDS};
 use super::super::protocol::{list, set as set_attribute};
 use super::super::sticky::MEMORY_KEY;
 use super::super::typeof_data::set_user_data;
@@ -67,9 +67,9 @@ pub fn read_size(attributes: Attributes<'_>) -> Option<u32> {
 }
 
 /// Writes the attributes that make a set or raise its size.
-pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
+pub fn write_set(w: &mut Writer, table: &str, set: Set, size: Option<u32>, family: Family) {
     let identity = SetIdentity::of(set, family);
-    write_identity(w, set.name(), type_number(set.key(), family), &identity);
+    write_identity(w, table, set.name(), type_number(set.key(), family), &identity);
     let description = w.nest(set_attribute::DESCRIPTION);
     if let Some(size) = size {
         w.number(set_attribute::DESCRIPTION_SIZE, size);
@@ -86,8 +86,8 @@ pub fn write_set(w: &mut Writer, set: Set, size: Option<u32>, family: Family) {
     w.close(description);
 }
 
-pub(super) fn write_identity(w: &mut Writer, name: &str, key_type: u32, identity: &SetIdentity) {
-    w.string(set_attribute::TABLE, TABLE);
+pub(super) fn write_identity(w: &mut Writer, table: &str, name: &str, key_type: u32, identity: &SetIdentity) {
+    w.string(set_attribute::TABLE, table);
     w.string(set_attribute::NAME, name);
     w.number(set_attribute::FLAGS, identity.flags);
     w.number(set_attribute::KEY_TYPE, key_type);
@@ -102,8 +102,8 @@ pub(super) fn write_identity(w: &mut Writer, name: &str, key_type: u32, identity
 }
 
 /// Writes the attributes that make the anonymous set of the protocols that Services know.
-pub fn write_protocol_set(w: &mut Writer, name: &str, id: u32) {
-    w.string(set_attribute::TABLE, TABLE);
+pub fn write_protocol_set(w: &mut Writer, table: &str, name: &str, id: u32) {
+    w.string(set_attribute::TABLE, table);
     w.string(set_attribute::NAME, name);
     w.number(set_attribute::FLAGS, set_attribute::ANONYMOUS);
     w.number(set_attribute::KEY_TYPE, type_number(&[Field::L4Proto], Family::V4));
