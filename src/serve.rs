@@ -41,11 +41,11 @@ pub async fn all(config: Config, metrics: Metrics, shown: Shown, recorder: Recor
     );
 }
 
-/// `/metrics`, `/proxyMode` and `/configz`.
+/// `/metrics`, `/proxyMode` and `/configz`. The mode is the one that was chosen.
 fn answers(config: &Config, metrics: &Metrics) -> Answers {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let mode = config.mode.in_use().as_str();
+    let mode = config.mode.as_str();
     // Under the name that kube-proxy registers it with.
     let configz: Value = json!({ "kubeproxy.config.k8s.io": config.effective() });
     Arc::new(move |question| match question.path {
@@ -66,7 +66,17 @@ fn exposition(registry: &Registry, format: Format) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
     use crate::http::Question;
+
+    #[test]
+    fn the_mode_is_the_one_that_runs() {
+        for (mode, word) in [(Mode::Nftables, "nftables"), (Mode::Userspace, "userspace")] {
+            let answers = answers(&Config { mode, ..Config::default() }, &Metrics::default());
+            let answer = answers(Question { path: "/proxyMode", accept: "" });
+            assert_eq!(answer.map(|answer| answer.body).as_deref(), Some(word));
+        }
+    }
 
     #[test]
     fn the_paths_of_kube_proxy() {

@@ -15,14 +15,6 @@ impl Mode {
             Self::Auto => "auto",
         }
     }
-
-    /// The mode that runs where this one is asked for.
-    #[must_use]
-    pub const fn in_use(self) -> Self {
-        match self {
-            Self::Nftables | Self::Userspace | Self::Auto => Self::Nftables,
-        }
-    }
 }
 
 impl LogFormat {

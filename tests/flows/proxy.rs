@@ -119,6 +119,7 @@ fn without_privileges(lab: &mut Lab) {
     let metrics = on_node(lab, &["curl", "-s", "http://127.0.0.1:10249/metrics"]);
     let unserved = r#"shunt_userspace_unserved{namespace="shop",service="web",port="http",protocol="tcp"} 2"#;
     assert!(metrics.contains(unserved), "{metrics}");
+    assert_eq!(on_node(lab, &["curl", "-s", "http://127.0.0.1:10249/proxyMode"]), "userspace");
     assert_eq!(routes(lab), [""; 0]);
 }
 
