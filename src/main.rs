@@ -234,7 +234,8 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
     let later = if run.dry_run { Vec::new() } else { set_up(&config) };
     process::allow_files().map_err(|error| (Exit::Other, error))?;
     let config = choose_mode(config, run)?;
-    let context = context.with_proxy_protocol(config.mode == Mode::Userspace);
+    let mode = config.mode;
+    let context = context.with_proxy_protocol(mode == Mode::Userspace);
     let in_force = config.clone();
     let traffic = metrics.traffic.clone();
     let sources = || {
@@ -252,32 +253,31 @@ fn start(options: &Options, run: &Run) -> Result<Option<String>, Failure> {
             .start(&events, lasting, metrics, recorder, api)
             .map_err(|error| Failure(Exit::Other, anyhow!("no thread can be started: {error}")))
     };
-    if in_force.mode == Mode::Userspace {
+    if mode == Mode::Userspace {
         let engine = Engine::new(Userspace::open(&in_force, traffic)?, &in_force);
-        return follow(engine, &mut conntrack::Untouched, run, &events_loop, sources);
+        return follow(engine, &mut conntrack::Untouched, run, mode, &events_loop, sources);
     }
     let engine = Engine::new(Nftables::open(&in_force)?, &in_force);
-    follow(engine, &mut conntrack::Netlink::default(), run, &events_loop, sources)
+    follow(engine, &mut conntrack::Netlink::default(), run, mode, &events_loop, sources)
 }
 
-/// The configuration with the mode that this node runs in; what another mode has left behind goes.
+/// The configuration with the mode that this node runs in.
 fn choose_mode(config: Config, run: &Run) -> Result<Config, Failure> {
     let mode = mode::choose(&config);
     if mode == Mode::Userspace && run.once {
         let error = anyhow!("--once has no use in the userspace mode: nothing is served when shunt ends");
         return Err(Failure(Exit::Usage, error));
     }
-    if !run.dry_run {
-        mode::remove_leftovers(mode);
-    }
     Ok(Config { mode, ..config })
 }
 
-/// Starts the sources and follows them until the end; returns as [`start`] does.
+/// Starts the sources and follows them until the end; returns as [`start`] does. What another mode has left
+/// behind serves until this one does.
 fn follow(
     mut engine: Engine<impl Backend>,
     conntrack: &mut impl Conntrack,
     run: &Run,
+    mode: Mode,
     events_loop: &EventLoop,
     sources: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Option<String>, Failure> {
@@ -289,7 +289,7 @@ fn follow(
             None => return print_plans(&mut engine).map(|()| None),
         }
     } else {
-        events_loop.run(&mut engine, conntrack, run.once)
+        events_loop.run(&mut engine, conntrack, run.once, || mode::remove_leftovers(mode))
     };
     match ended {
         Ended::Done => Ok(None),

@@ -96,12 +96,16 @@ impl EventLoop {
     ///
     /// The first event after a quiet time is programmed at once. Whatever arrives during a sync is
     /// taken in together before the next one: under load the size of syncs grows, not their number.
+    ///
+    /// `programmed` is called once: when the node is programmed for the first time.
     pub fn run<B: Backend>(
         &self,
         engine: &mut Engine<B>,
         conntrack: &mut impl Conntrack,
         once: bool,
+        programmed: impl FnOnce(),
     ) -> Ended {
+        let mut programmed = Some(programmed);
         let start = Instant::now();
         let (mut check, mut count) = (Every::new(CHECK, start), Every::new(COUNT, start));
         loop {
@@ -113,8 +117,10 @@ impl EventLoop {
                     return ended;
                 }
             }
-            if let Err(error) = self.sync(engine) {
-                return Ended::Backend(error);
+            match self.sync(engine) {
+                Ok(true) => programmed.take().into_iter().for_each(|programmed| programmed()),
+                Ok(false) => {}
+                Err(error) => return Ended::Backend(error),
             }
             self.review(engine, conntrack);
             if once && engine.is_settled() {
@@ -187,7 +193,8 @@ impl EventLoop {
         }
     }
 
-    fn sync<B: Backend>(&self, engine: &mut Engine<B>) -> Result<(), BackendError> {
+    /// Returns whether everything is programmed now, apart from Services that the kernel refuses.
+    fn sync<B: Backend>(&self, engine: &mut Engine<B>) -> Result<bool, BackendError> {
         let start = Instant::now();
         // Said before, too: a sync that does not come back counts as one that does not keep up.
         self.reporter.programming(|programming| {
@@ -212,7 +219,7 @@ impl EventLoop {
         if let Some(since) = synced.programmed_since {
             self.metrics.event_to_commit.observe((end - since).as_secs_f64());
         }
-        Ok(())
+        Ok(synced.kept_up)
     }
 
     /// Tells servers and dashboards what a sync has done.
@@ -312,3 +319,6 @@ impl EventLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Which mode a node runs in, and what becomes of what another one has left behind. EDGE.
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::nftables::{self, Nftables, Verdict};
 use super::{Backend as _, BackendError, userspace};
@@ -33,17 +33,21 @@ pub fn choose(config: &Config) -> Mode {
     }
 }
 
-/// Removes what the other mode has left behind: it would go before what this one does.
+/// Removes what the other mode has left behind: it goes before what this one does, and serves until this one
+/// has programmed everything.
 pub fn remove_leftovers(mode: Mode) {
     for family in Family::ALL {
         let (other, removed) = match mode {
-            Mode::Userspace => ("nftables", remove_tables(family)),
+            Mode::Userspace => ("nftables", remove_left_tables(family)),
             Mode::Nftables | Mode::Auto => ("userspace", userspace::cleanup(family)),
         };
         match removed {
             Ok(true) => info!("{family}: removed what the {other} mode had programmed before"),
             Ok(false) => {}
-            Err(error) => debug!("{family}: what the {other} mode may have left cannot be removed: {error}"),
+            Err(error) => warn!(
+                "{family}: what the {other} mode has programmed before cannot be removed, and goes before what shunt \
+                 does now: {error}. A restart of shunt tries it again"
+            ),
         }
     }
 }
@@ -55,6 +59,21 @@ pub fn remove_leftovers(mode: Mode) {
 pub fn cleanup(family: Family) -> Result<bool, BackendError> {
     let tables = remove_tables(family)?;
     Ok(userspace::cleanup(family)? || tables)
+}
+
+/// A table that is not ours is nobody's leftover, and without the right to change tables nobody can look.
+fn remove_left_tables(family: Family) -> Result<bool, BackendError> {
+    match Nftables::open(&Config::default()).and_then(|mut tables| tables.is_strangers(family)) {
+        Ok(true) => Ok(false),
+        Err(BackendError::Privilege(_)) => {
+            info!(
+                "{family}: without CAP_NET_ADMIN nobody can see whether the nftables mode has left rules behind; \
+                 if it ran on this node, run `shunt cleanup` as root while shunt does not run"
+            );
+            Ok(false)
+        }
+        _ => remove_tables(family),
+    }
 }
 
 /// Where there is no nf_tables there is nothing of it.

@@ -214,10 +214,22 @@ fn takes_over_from_nftables(lab: &mut Lab) {
     assert!(lab.stop().success());
     lab.flags = Vec::new();
     lab.start_again();
+    lab.wait_until_said("IPv6: removed what the nftables mode had programmed before");
     assert!(!lab.list_ruleset().contains("shunt"));
     lab.check(&reached());
     assert!(lab.stop().success());
     lab.flags = vec!["--proxy-mode", "nftables"];
     lab.start_again();
+    lab.wait_until_said("IPv6: removed what the userspace mode had programmed before");
     assert_eq!(routes(lab), [""; 0]);
+    // what was there served until there was something else
+    let log = std::fs::read_to_string(lab.log_file()).expect("a log");
+    let starts: Vec<&str> = log.split("INFO shunt: shunt ").collect();
+    for (start, mode) in [(starts[2], "nftables"), (starts[3], "userspace")] {
+        let removed = format!("IPv4: removed what the {mode} mode had programmed before");
+        let (before, _) = start.split_once(&removed).expect("removed");
+        for family in ["IPv4", "IPv6"] {
+            assert!(before.contains(&format!("programmed family={family}")), "{start}");
+        }
+    }
 }

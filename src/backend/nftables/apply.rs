@@ -125,6 +125,14 @@ impl Nftables {
         Ok(Self { connection, tables: Family::ALL.map(table), watch: None })
     }
 
+    /// Whether a table has our name that shunt has not made.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_strangers(&mut self, family: Family) -> Result<bool, BackendError> {
+        Ok(state::stranger(&mut self.connection, family).map_err(read_error)?.is_some())
+    }
+
     fn table(&mut self, family: Family) -> &mut Table {
         match family {
             Family::V4 => &mut self.tables[0],
