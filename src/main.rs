@@ -345,16 +345,32 @@ fn start_source(
     })
 }
 
-/// `shunt cleanup`.
+/// `shunt cleanup`. What one mode refuses in one family keeps nothing else; the first error decides how it ends.
 fn cleanup() -> Result<(), Failure> {
     let _lock = Lock::take()?;
+    let mut first = None;
     for family in Family::ALL {
-        let removed = mode::cleanup(family)?;
-        let words =
-            if removed { "removed what shunt had programmed" } else { "nothing of shunt's to remove" };
-        println!("{family}: {words}");
+        let (mut removed, mut failed) = (false, false);
+        for (mode, result) in mode::cleanup(family) {
+            match result {
+                Ok(there) => removed |= there,
+                Err(error) => {
+                    failed = true;
+                    eprintln!("{family}: nothing of the {} mode is removed: {error}", mode.as_str());
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        match (removed, failed) {
+            (true, true) => println!("{family}: removed what shunt had programmed in the other mode"),
+            (true, false) => println!("{family}: removed what shunt had programmed"),
+            (false, false) => println!("{family}: nothing of shunt's to remove"),
+            (false, true) => {}
+        }
     }
-    Ok(())
+    let Some(first) = first else { return Ok(()) };
+    let Failure(exit, _) = first.into();
+    Err(Failure(exit, anyhow!("not everything could be removed; the lines above say what, and why")))
 }
 
 /// `shunt cleanup --kube-proxy`.

@@ -52,13 +52,9 @@ pub fn remove_leftovers(mode: Mode) {
     }
 }
 
-/// Removes what any mode has programmed in a family; returns whether there was anything.
-///
-/// # Errors
-/// What the modes say.
-pub fn cleanup(family: Family) -> Result<bool, BackendError> {
-    let tables = remove_tables(family)?;
-    Ok(userspace::cleanup(family)? || tables)
+/// Removes what any mode has programmed in a family; tells of each whether there was anything.
+pub fn cleanup(family: Family) -> [(Mode, Result<bool, BackendError>); 2] {
+    [(Mode::Nftables, remove_tables(family)), (Mode::Userspace, userspace::cleanup(family))]
 }
 
 /// A table that is not ours is nobody's leftover, and without the right to change tables nobody can look.

@@ -12,6 +12,7 @@ use crate::netns::prelude::*;
 cases![
     killed_and_restarted,
     cleanup_leaves_nothing,
+    cleanup_goes_on,
     without_privileges,
     addresses_that_somebody_else_made_local,
     a_port_that_another_program_has,
@@ -98,6 +99,26 @@ fn cleanup_leaves_nothing(lab: &mut Lab) {
     let said = on_node(lab, &[program().to_str().expect("text"), "cleanup"]);
     assert!(said.contains("IPv4: nothing") && said.contains("IPv6: nothing"), "{said}");
     lab.check(&[from(Client).tcp(Cluster(80), 80).untouched()]);
+}
+
+/// A table that is not ours stays, and keeps nothing else; what is wrong with it is said.
+fn cleanup_goes_on(lab: &mut Lab) {
+    lab.apply(&web_objects());
+    lab.start(&config(&json!({})));
+    assert!(lab.stop().success());
+    lab.load_ruleset(Ns::Node, "add table ip shunt");
+    assert!(!routes(lab).is_empty());
+    let mut command = Command::new(program());
+    let output = lab.topology.enter(Ns::Node, || command.arg("cleanup").output()).expect("shunt");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{err}");
+    assert!(
+        err.contains("IPv4: nothing of the nftables mode is removed: there is an nftables table"),
+        "{err}"
+    );
+    assert!(out.contains("IPv4: removed") && out.contains("IPv6: removed"), "{out}");
+    assert_eq!(routes(lab), [""; 0]);
+    assert!(lab.list_ruleset().contains("table ip shunt"), "it is not ours");
 }
 
 /// NodePorts need no right; what does is named.
