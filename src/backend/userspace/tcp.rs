@@ -217,7 +217,8 @@ impl Connections {
 
     /// Moves bytes in the directions that are asked for.
     fn pump(&mut self, at: usize, up: bool, down: bool) -> Option<Token> {
-        let connection = self.all.get_mut(at)?;
+        // A token may be of an earlier connection with this number: this one may not be connected yet.
+        let connection = self.all.get_mut(at).filter(|connection| connection.connecting.is_none())?;
         let Connection { client, endpoint, up: upwards, down: downwards, attempt, .. } = connection;
         let endpoint = endpoint.as_ref()?;
         let counters = &attempt.serving.port.counters;

@@ -27,7 +27,14 @@ struct Fixture {
 
 impl Fixture {
     fn new(protocol: Protocol, to: &[SocketAddr], room: Room) -> Self {
-        let chooser = || Chooser::new(Locality::new(DetectLocal::None, Arc::default()), 100, Arc::default());
+        let fixture = Self::unwatched(protocol, to);
+        let open = vec![fixture.slot.clone()];
+        fixture.workers.order(Orders { open, room, ..Orders::default() }).unwrap();
+        fixture
+    }
+
+    /// One whose socket the worker knows nothing of: the test serves it.
+    fn unwatched(protocol: Protocol, to: &[SocketAddr]) -> Self {
         let workers = Workers::start(1, chooser).unwrap();
         let place = Place { protocol, at: "127.0.0.1:0".parse().unwrap() };
         let socket = open(place, None).unwrap();
@@ -40,7 +47,6 @@ impl Fixture {
         let port = Arc::new(ServedPort::new(name, counters.clone()));
         let place = Place { protocol, at: at.unwrap() };
         let slot = Arc::new(Slot::new(place, socket, serving(to, &port, false)));
-        workers.order(Orders { open: vec![slot.clone()], room, ..Orders::default() }).unwrap();
         Self { workers, slot, port, counters }
     }
 
@@ -70,6 +76,10 @@ impl Fixture {
         let changed = vec![self.slot.place];
         self.workers.order(Orders { changed, room: ROOM, ..Orders::default() }).unwrap();
     }
+}
+
+fn chooser() -> Chooser {
+    Chooser::new(Locality::new(DetectLocal::None, Arc::default()), 100, Arc::default())
 }
 
 fn serving(to: &[SocketAddr], port: &Arc<ServedPort>, proxy_protocol: bool) -> Arc<Serving> {
@@ -197,6 +207,25 @@ fn an_endpoint_that_refuses_is_replaced() {
     let error = fixture.connect().read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(fixture.counters.numbers()["failed"], 1);
+}
+
+/// Numbers are used again, and a turn may have been left to the connection that had this one before.
+#[test]
+fn a_turn_left_over_disturbs_no_attempt() {
+    let (_kept, refuses) = nobody();
+    let fixture = Fixture::unwatched(Protocol::Tcp, &[refuses]);
+    let mut client = fixture.connect();
+    client.set_nonblocking(true).unwrap();
+    let Listening::Tcp(listener) = &fixture.slot.socket else { panic!("TCP") };
+    let (mut connections, mut chooser, poll) = (Connections::default(), chooser(), Poll::new().unwrap());
+    connections.resize(ROOM);
+    let now = Instant::now();
+    connections.accept(listener, &fixture.slot, &mut chooser, poll.registry(), now);
+    assert_eq!(connections.resume(0), None);
+    let error = client.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it still waits for an endpoint");
+    connections.expire(&mut chooser, poll.registry(), now + PATIENCE);
+    assert_eq!(fixture.counters.numbers()["failed"], 1, "the attempt has run to its end");
 }
 
 /// Anybody may write a slice that names a ClusterIP.
