@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use nix::libc;
 use tracing::{info, warn};
 
-use super::counters::{PortName, Traffic};
+use super::counters::Traffic;
 use super::filter::Instruction;
 use super::limits;
 use super::listen::{Stance, open, refilter};
 use super::locality::{Locality, NodeCidrs, ranges};
+use super::ports::Ports;
 use super::problems::{Problem, Problems, Why};
 use super::routes::{Route, Routes};
 use super::slot::{Chooser, NotRemembered, ServedPort, Serving, Slot};
@@ -23,7 +24,7 @@ use super::table::{Held, Place, Steps, Table};
 use super::worker::{Orders, Workers};
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::{Config, DetectLocal};
-use crate::desired::{Forwarding, Owner, Row};
+use crate::desired::{Owner, Row};
 use crate::diff::Plan;
 use crate::model::{Family, Protocol};
 
@@ -42,11 +43,10 @@ pub struct Userspace {
     workers: Workers,
     worker_count: usize,
     not_remembered: NotRemembered,
-    traffic: Traffic,
     routes: Routes,
     lanes: [Lane; 2],
     sockets: HashMap<Place, Open>,
-    ports: HashMap<String, Served>,
+    ports: Ports,
     problems: Problems,
 }
 
@@ -65,13 +65,6 @@ struct Lane {
 struct Open {
     slot: Arc<Slot>,
     filter: Option<Vec<Instruction>>,
-}
-
-/// A ServicePort and how many sockets serve it.
-#[derive(Debug)]
-struct Served {
-    port: Arc<ServedPort>,
-    sockets: usize,
 }
 
 impl Userspace {
@@ -105,11 +98,10 @@ impl Userspace {
             workers,
             worker_count,
             not_remembered,
-            traffic,
             routes: Routes::open().map_err(failed("opening a netlink socket"))?,
             lanes: Family::ALL.map(lane),
             sockets: HashMap::new(),
-            ports: HashMap::new(),
+            ports: Ports::new(traffic),
             problems: Problems::default(),
         })
     }
@@ -163,14 +155,20 @@ impl Userspace {
             Row::Frontend(_, forwarding) => Some((held, forwarding)),
             _ => None,
         });
-        let Some((held, forwarding)) = frontend else { return self.close(place, orders) };
+        let Some((held, forwarding)) = frontend else {
+            self.close(place, orders);
+            let gone = self.ports.release(place);
+            return self.drain(gone, orders);
+        };
+        let (port, gone) = self.ports.hold(place, &forwarding.service_port);
+        self.drain(gone, orders);
         let pods = ranges(&self.detect, &self.node_cidrs);
         let stance = Stance::of(forwarding, pods.as_deref());
         if stance == Stance::Refuse {
+            // Its connections stay: the ServicePort is still there.
             return self.close(place, orders);
         }
         let (filter, complete) = stance.filter();
-        let port = self.take_port(forwarding, place.protocol);
         let Some(serving) = Serving::new(held.row.clone(), port.clone(), complete).map(Arc::new) else {
             return;
         };
@@ -179,21 +177,14 @@ impl Userspace {
             None => self.open_socket(place, serving, filter, orders),
         };
         match result {
-            // The socket had a ServicePort before.
-            Ok(Some(before)) => self.release_port(&before, orders),
-            Ok(None) => {
-                if let Some(was) = self.problems.settle(place) {
-                    self.release_port(&was.port, orders);
-                }
-            }
-            Err(why) => {
-                let problem = Problem { owner: held.owner.clone(), port, why };
-                let before = self.problems.note(place, problem);
-                if let Some(was) = before {
-                    self.release_port(&was.port, orders);
-                }
-            }
+            Ok(()) => _ = self.problems.settle(place),
+            Err(why) => self.problems.note(place, Problem { owner: held.owner.clone(), port, why }),
         }
+    }
+
+    /// Connections of a ServicePort that has gone may stay for a while.
+    fn drain(&self, gone: Option<Arc<ServedPort>>, orders: &mut Orders) {
+        orders.gone.extend(gone.map(|port| (port, Instant::now() + self.drain)));
     }
 
     fn open_socket(
@@ -202,7 +193,7 @@ impl Userspace {
         serving: Arc<Serving>,
         filter: Option<Vec<Instruction>>,
         orders: &mut Orders,
-    ) -> Result<Option<Arc<ServedPort>>, Why> {
+    ) -> Result<(), Why> {
         if place.protocol == Protocol::Sctp {
             return Err(Why::Protocol);
         }
@@ -222,39 +213,13 @@ impl Userspace {
         let slot = Arc::new(Slot::new(place, socket, serving));
         orders.open.push(slot.clone());
         self.sockets.insert(place, Open { slot, filter });
-        Ok(None)
+        Ok(())
     }
 
     fn close(&mut self, place: Place, orders: &mut Orders) {
-        if let Some(problem) = self.problems.settle(place) {
-            self.release_port(&problem.port, orders);
-        }
-        if let Some(open) = self.sockets.remove(&place) {
+        self.problems.settle(place);
+        if self.sockets.remove(&place).is_some() {
             orders.close.push(place);
-            self.release_port(&open.slot.serving().port, orders);
-        }
-    }
-
-    /// The ServicePort of a forwarding, with one user more.
-    fn take_port(&mut self, forwarding: &Forwarding, protocol: Protocol) -> Arc<ServedPort> {
-        let name = PortName { name: forwarding.service_port.clone(), protocol };
-        let served = self.ports.entry(name.to_string()).or_insert_with(|| {
-            let counters = self.traffic.of(&name);
-            Served { port: Arc::new(ServedPort::new(name, counters)), sockets: 0 }
-        });
-        served.sockets += 1;
-        served.port.clone()
-    }
-
-    /// One user less; with the last one the ServicePort goes.
-    fn release_port(&mut self, port: &Arc<ServedPort>, orders: &mut Orders) {
-        let key = port.name.to_string();
-        let Some(served) = self.ports.get_mut(&key) else { return };
-        served.sockets -= 1;
-        if served.sockets == 0 {
-            self.ports.remove(&key);
-            self.traffic.forget(&port.name);
-            orders.gone.push((port.clone(), Instant::now() + self.drain));
         }
     }
 
@@ -360,23 +325,23 @@ pub fn cleanup(family: Family) -> Result<bool, BackendError> {
     }
 }
 
-/// Serves something else on an open socket; returns the ServicePort that it served before.
+/// Serves something else on an open socket.
 fn refit(
     open: &mut Open,
     serving: Arc<Serving>,
     filter: Option<Vec<Instruction>>,
     orders: &mut Orders,
-) -> Result<Option<Arc<ServedPort>>, Why> {
+) -> Result<(), Why> {
     if open.filter != filter {
         let result = refilter(&open.slot.socket, filter.as_deref());
         result.map_err(|error| Why::Other(format!("its filter cannot be changed: {error}")))?;
         open.filter = filter;
     }
-    let before = open.slot.serve(serving);
+    open.slot.serve(serving);
     if open.slot.place.protocol == Protocol::Udp {
         orders.changed.push(open.slot.place);
     }
-    Ok(Some(before.port.clone()))
+    Ok(())
 }
 
 /// The routes that steps ask for.
@@ -394,3 +359,6 @@ fn lane(lanes: &mut [Lane; 2], family: Family) -> &mut Lane {
 fn failed(action: &'static str) -> impl Fn(io::Error) -> BackendError {
     move |source| BackendError::Io { action: action.into(), source }
 }
+
+#[cfg(test)]
+mod tests;

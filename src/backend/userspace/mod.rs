@@ -10,7 +10,7 @@
 //!                              └─▶ slot, choose: which endpoint
 //! ```
 //!
-//! `table`, `filter`, `choose`, `proxy_protocol`, `slab` and `token` are PURE; the others are edges.
+//! `table`, `filter`, `choose`, `ports`, `proxy_protocol`, `slab` and `token` are PURE; the others are edges.
 
 mod apply;
 mod choose;
@@ -19,6 +19,7 @@ mod filter;
 mod limits;
 mod listen;
 mod locality;
+mod ports;
 mod problems;
 mod proxy_protocol;
 mod relay;

@@ -74,8 +74,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Notes a problem; returns what was the matter before.
-    pub fn note(&mut self, place: Place, problem: Problem) -> Option<Problem> {
+    /// Notes a problem, in place of what was the matter before.
+    pub fn note(&mut self, place: Place, problem: Problem) {
         let told = !self.fresh.contains(&place);
         let known = self.settle(place);
         let same =
@@ -85,7 +85,6 @@ impl Problems {
         }
         problem.port.counters.add_unserved();
         self.by_place.insert(place, problem);
-        known
     }
 
     /// The place is served, or need not be; returns what was the matter.

@@ -77,9 +77,9 @@ impl Slot {
         self.lock().clone()
     }
 
-    /// Serves something else from now on; returns what was served before.
-    pub fn serve(&self, serving: Arc<Serving>) -> Arc<Serving> {
-        std::mem::replace(&mut *self.lock(), serving)
+    /// Serves something else from now on.
+    pub fn serve(&self, serving: Arc<Serving>) {
+        *self.lock() = serving;
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Serving>> {
