@@ -169,16 +169,17 @@ impl Userspace {
             return self.close(place, orders);
         }
         let (filter, complete) = stance.filter();
-        let Some(serving) = Serving::new(held.row.clone(), port.clone(), complete).map(Arc::new) else {
-            return;
-        };
+        let Some(serving) = Serving::new(held.row.clone(), port.clone(), complete) else { return };
         let result = match self.sockets.get_mut(&place) {
             Some(open) => refit(open, serving, filter, orders),
             None => self.open_socket(place, serving, filter, orders),
         };
         match result {
             Ok(()) => _ = self.problems.settle(place),
-            Err(why) => self.problems.note(place, Problem { owner: held.owner.clone(), port, why }),
+            Err(why) => {
+                self.close_socket(place, orders);
+                self.problems.note(place, Problem { owner: held.owner.clone(), port, why });
+            }
         }
     }
 
@@ -190,8 +191,8 @@ impl Userspace {
     fn open_socket(
         &mut self,
         place: Place,
-        serving: Arc<Serving>,
-        filter: Option<Vec<Instruction>>,
+        mut serving: Serving,
+        mut filter: Option<Vec<Instruction>>,
         orders: &mut Orders,
     ) -> Result<(), Why> {
         if place.protocol == Protocol::Sctp {
@@ -204,13 +205,18 @@ impl Userspace {
         if !limits::admits(self.limit, self.sockets.len()) {
             return Err(Why::Descriptors(self.limit));
         }
-        let socket = open(place, filter.as_deref()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EADDRINUSE) => Why::InUse,
-            Some(libc::EACCES) => Why::Forbidden,
-            Some(libc::EMFILE) => Why::Descriptors(self.limit),
-            _ => Why::Other(error.to_string()),
-        })?;
-        let slot = Arc::new(Slot::new(place, socket, serving));
+        let (socket, filtered) =
+            open(place, filter.as_deref()).map_err(|error| match error.raw_os_error() {
+                Some(libc::EADDRINUSE) => Why::InUse,
+                Some(libc::EACCES) => Why::Forbidden,
+                Some(libc::EMFILE) => Why::Descriptors(self.limit),
+                _ => Why::Other(error.to_string()),
+            })?;
+        if let Err(error) = filtered {
+            warn_unfiltered(place, &error);
+            (filter, serving.filtered) = (None, false);
+        }
+        let slot = Arc::new(Slot::new(place, socket, Arc::new(serving)));
         orders.open.push(slot.clone());
         self.sockets.insert(place, Open { slot, filter });
         Ok(())
@@ -218,6 +224,10 @@ impl Userspace {
 
     fn close(&mut self, place: Place, orders: &mut Orders) {
         self.problems.settle(place);
+        self.close_socket(place, orders);
+    }
+
+    fn close_socket(&mut self, place: Place, orders: &mut Orders) {
         if self.sockets.remove(&place).is_some() {
             orders.close.push(place);
         }
@@ -325,23 +335,44 @@ pub fn cleanup(family: Family) -> Result<bool, BackendError> {
     }
 }
 
-/// Serves something else on an open socket.
+/// Serves something else on an open socket. At no time may anybody call whom neither filter nor relay would
+/// let in: a filter comes before what relies on it, and goes after it.
 fn refit(
     open: &mut Open,
-    serving: Arc<Serving>,
+    mut serving: Serving,
     filter: Option<Vec<Instruction>>,
     orders: &mut Orders,
 ) -> Result<(), Why> {
-    if open.filter != filter {
-        let result = refilter(&open.slot.socket, filter.as_deref());
-        result.map_err(|error| Why::Other(format!("its filter cannot be changed: {error}")))?;
-        open.filter = filter;
+    let mut removes = open.filter.is_some() && filter.is_none();
+    if filter.is_some() && open.filter != filter {
+        match refilter(&open.slot.socket, filter.as_deref()) {
+            Ok(()) => open.filter = filter,
+            Err(error) => {
+                if open.slot.serving().filtered {
+                    warn_unfiltered(open.slot.place, &error);
+                }
+                serving.filtered = false;
+                removes = open.filter.is_some();
+            }
+        }
     }
-    open.slot.serve(serving);
+    open.slot.serve(Arc::new(serving));
+    if removes {
+        let result = refilter(&open.slot.socket, None);
+        result.map_err(|error| Why::Other(format!("its filter cannot be removed: {error}")))?;
+        open.filter = None;
+    }
     if open.slot.place.protocol == Protocol::Udp {
         orders.changed.push(open.slot.place);
     }
     Ok(())
+}
+
+fn warn_unfiltered(place: Place, error: &io::Error) {
+    warn!(
+        "{place} is served without a socket filter ({error}): clients outside loadBalancerSourceRanges are turned \
+         away by shunt itself, with a reset. A long list may need a higher net.core.optmem_max, or fewer ranges"
+    );
 }
 
 /// The routes that steps ask for.

@@ -60,11 +60,12 @@ impl Stance {
     }
 }
 
-/// Opens a socket; the filter stands before the first packet can come.
+/// Opens a socket; the filter stands before the first packet can come. Besides it, why the filter could
+/// not be put there: the socket is as good without, if the relay looks who calls.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<Listening> {
+pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<(Listening, io::Result<()>)> {
     let domain = Domain::for_address(place.at);
     let socket = match place.protocol {
         Protocol::Tcp => Socket::new(domain, Type::STREAM.nonblocking(), Some(SocketProtocol::TCP))?,
@@ -80,18 +81,18 @@ pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<Listenin
             socket.set_freebind_v6(true)?;
         }
     }
-    set_filter(&SockRef::from(&socket), filter)?;
+    let filtered = set_filter(&SockRef::from(&socket), filter);
     if place.protocol == Protocol::Udp {
         let _ = socket.set_recv_buffer_size(DATAGRAM_BYTES);
         socket.bind(&place.at.into())?;
-        return Ok(Listening::Udp(socket.into()));
+        return Ok((Listening::Udp(socket.into()), filtered));
     }
     // Connections of an earlier shunt may still be ending.
     socket.set_reuse_address(true)?;
     set_stream_options(&SockRef::from(&socket))?;
     socket.bind(&place.at.into())?;
     socket.listen(BACKLOG)?;
-    Ok(Listening::Tcp(socket.into()))
+    Ok((Listening::Tcp(socket.into()), filtered))
 }
 
 /// Puts another filter on an open socket.

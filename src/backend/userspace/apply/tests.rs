@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 
 use super::*;
+use crate::backend::userspace::filter::NOBODY;
 use crate::desired::Choice;
 use crate::diff::{Change, RowRef};
 use crate::testing::{frontend_row, name};
@@ -60,6 +61,21 @@ impl Fixture {
         Row::Frontend(frontend, forwarding).into()
     }
 
+    /// What stands on the socket: its filter, and whether the relay trusts it.
+    fn filter(&self) -> (Option<Vec<Instruction>>, bool) {
+        let open = self.mode.sockets.values().next().unwrap();
+        (open.filter.clone(), open.slot.serving().filtered)
+    }
+
+    /// Has the open socket take another filter.
+    fn refit(&mut self, filter: &[Instruction]) {
+        let endpoints = self.row(self.endpoints().unwrap());
+        let open = self.mode.sockets.values_mut().next().unwrap();
+        let port = open.slot.serving().port.clone();
+        let serving = Serving::new(endpoints, port, true).unwrap();
+        refit(open, serving, Some(filter.to_vec()), &mut Orders::default()).unwrap();
+    }
+
     fn endpoints(&self) -> Option<Choice> {
         let Row::Frontend(_, forwarding) =
             frontend_row(":1", &self.endpoint.local_addr().unwrap().to_string())
@@ -105,4 +121,54 @@ fn connections_outlive_a_moment_without_endpoints_but_not_their_service() {
     fixture.set(None);
     let error = sides[0].read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the Service has gone");
+}
+
+/// What a long list meets where `net.core.optmem_max` is low; here the kernel refuses for another reason.
+#[test]
+fn a_filter_that_the_kernel_refuses_is_done_without() {
+    const ALL: &[Instruction] = &[(0x06, 0, 0, u32::MAX)];
+    const NO_RETURN: &[Instruction] = &[(0x20, 0, 0, 0)];
+    let mut fixture = Fixture::new();
+    fixture.set(fixture.endpoints());
+    assert_eq!(fixture.filter(), (None, true));
+    let table = [
+        (ALL, (Some(ALL.to_vec()), true)),
+        (NO_RETURN, (None, false)),
+        (NO_RETURN, (None, false)),
+        (&NOBODY, (Some(NOBODY.to_vec()), true)),
+        (NO_RETURN, (None, false)),
+    ];
+    for (filter, expected) in table {
+        fixture.refit(filter);
+        assert_eq!(fixture.filter(), expected);
+    }
+    // The one that let nobody in is not left behind.
+    exchange(&mut fixture.connect());
+    let place = Place { protocol: Protocol::Tcp, at: "127.0.0.1:0".parse().unwrap() };
+    let (_, filtered) = open(place, Some(NO_RETURN)).unwrap();
+    assert!(filtered.is_err(), "open all the same");
+}
+
+#[test]
+fn a_frontend_that_could_be_opened_at_last_is_no_problem_any_more() {
+    let mut fixture = Fixture::new();
+    let other = TcpListener::bind((fixture.at.ip(), 0)).unwrap();
+    fixture.at = other.local_addr().unwrap();
+    fixture.set(fixture.endpoints());
+    let place = Place { protocol: Protocol::Tcp, at: fixture.at };
+    assert_eq!(fixture.mode.problems.places(), [place]);
+    assert_eq!(fixture.mode.problems.news().len(), 0, "told when it happened");
+    fixture.mode.retry(Family::V4).unwrap();
+    assert_eq!(fixture.mode.problems.places(), [place], "tried again, in vain");
+    drop(other);
+    fixture.mode.retry(Family::V4).unwrap();
+    assert!(fixture.mode.problems.places().is_empty());
+    exchange(&mut fixture.connect());
+    // A change that fails on an open socket, and then does not.
+    let serving = fixture.mode.sockets[&place].slot.serving();
+    let why = Why::Other("its filter cannot be removed".into());
+    let owner = Owner::Service(name("shop/web"));
+    fixture.mode.problems.note(place, Problem { owner, port: serving.port.clone(), why });
+    fixture.mode.retry(Family::V4).unwrap();
+    assert!(fixture.mode.problems.places().is_empty());
 }

@@ -37,7 +37,7 @@ impl Fixture {
     fn unwatched(protocol: Protocol, to: &[SocketAddr]) -> Self {
         let workers = Workers::start(1, chooser).unwrap();
         let place = Place { protocol, at: "127.0.0.1:0".parse().unwrap() };
-        let socket = open(place, None).unwrap();
+        let (socket, _) = open(place, None).unwrap();
         let at = match &socket {
             Listening::Tcp(socket) => socket.local_addr(),
             Listening::Udp(socket) => socket.local_addr(),
