@@ -3,7 +3,7 @@
 //! All workers watch every TCP socket, and whoever comes first accepts; a UDP socket belongs to one of
 //! them. A worker owns its connections and flows: nothing is locked on the way of a byte.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -117,9 +117,11 @@ struct Worker {
     flows: Flows,
     chooser: Chooser,
     /// What was cut short to give others their turn.
-    again: Vec<Token>,
+    again: BTreeSet<Token>,
     /// Nobody is accepted before.
     paused: Option<Instant>,
+    /// Sockets at which clients wait for the end of the pause.
+    waiting: BTreeSet<usize>,
     /// It was said that descriptors or memory are short.
     short: bool,
     gone: VecDeque<(Arc<ServedPort>, Instant)>,
@@ -143,8 +145,9 @@ impl Worker {
             connections: Connections::default(),
             flows: Flows::default(),
             chooser,
-            again: Vec::new(),
+            again: BTreeSet::new(),
             paused: None,
+            waiting: BTreeSet::new(),
             short: false,
             gone: VecDeque::new(),
         }
@@ -156,7 +159,7 @@ impl Worker {
         loop {
             let now = Instant::now();
             let timeout = match next {
-                _ if self.wants_turns(now) => Some(Duration::ZERO),
+                _ if !self.again.is_empty() => Some(Duration::ZERO),
                 next => next.into_iter().chain(self.paused).min().map(|at: Instant| at - now.min(at)),
             };
             match self.poll.poll(&mut events, timeout) {
@@ -174,16 +177,15 @@ impl Worker {
         }
     }
 
-    fn wants_turns(&self, now: Instant) -> bool {
-        !self.again.is_empty() && self.paused.is_none_or(|until| until <= now)
-    }
-
     /// Handles events and what was cut short before; false when there will be no more orders.
     fn turn(&mut self, events: &Events, now: Instant) -> bool {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
+            let waiting = std::mem::take(&mut self.waiting);
+            self.again.extend(waiting.into_iter().map(|at| token(Kind::Listener, at)));
         }
-        let again = if self.paused.is_none() { std::mem::take(&mut self.again) } else { Vec::new() };
+        // What is open goes on while nobody is accepted.
+        let again = std::mem::take(&mut self.again);
         let mut ordered = false;
         for event in events {
             let (kind, at) = names(event.token());
@@ -221,7 +223,8 @@ impl Worker {
                 let slot = self.listeners.get_mut(at)?;
                 let Listening::Tcp(listener) = &slot.socket else { return None };
                 if self.paused.is_some() {
-                    return Some(token(kind, at));
+                    self.waiting.insert(at);
+                    return None;
                 }
                 match self.connections.accept(listener, slot, chooser, registry, now) {
                     Accepted::All => {
@@ -230,8 +233,9 @@ impl Worker {
                     }
                     Accepted::TurnOver => Some(token(kind, at)),
                     Accepted::Short(error) => {
+                        self.waiting.insert(at);
                         self.too_little(&error, now);
-                        Some(token(kind, at))
+                        None
                     }
                 }
             }
@@ -274,7 +278,11 @@ impl Worker {
         self.flows.resize(orders.room);
         for place in &orders.close {
             self.chooser.own.remove(place);
-            let slot = self.places.remove(place).and_then(|at| self.listeners.remove(at));
+            let at = self.places.remove(place);
+            let slot = at.and_then(|at| {
+                self.waiting.remove(&at);
+                self.listeners.remove(at)
+            });
             if let Some(Listening::Tcp(listener)) = slot.as_ref().map(|slot| &slot.socket) {
                 let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
             }

@@ -283,6 +283,44 @@ fn who_does_not_fit_in_waits() {
 }
 
 #[test]
+fn only_who_would_come_in_waits_while_descriptors_are_short() {
+    let (listener, at) = listener();
+    let fixture = Fixture::unwatched(Protocol::Tcp, &[at]);
+    let (_sender, receiver) = channel();
+    let mut worker = Worker::new(0, 1, Poll::new().unwrap(), receiver, chooser());
+    let room = Room { connections: 1, ..ROOM };
+    worker.carry_out(&Orders { open: vec![fixture.slot.clone()], room, ..Orders::default() });
+    let mut clients = [fixture.connect(), fixture.connect()];
+    let mut events = Events::with_capacity(16);
+    let now = Instant::now();
+    // One comes in, the other one has to wait.
+    while fixture.counters.active() == 0 || worker.paused.is_none() {
+        worker.poll.poll(&mut events, Some(Duration::from_millis(10))).unwrap();
+        worker.turn(&events, now);
+        assert!(now.elapsed() < PATIENCE, "{:?}", worker.waiting);
+    }
+    assert_eq!(Vec::from_iter(worker.waiting.clone()), [0]);
+    // Many events at a socket are one wait, and no turn.
+    for _ in 0..3 {
+        assert_eq!(worker.serve(Kind::Listener, 0, now), None);
+    }
+    assert_eq!((worker.waiting.len(), worker.again.len()), (1, 0));
+    // A turn left to the connection is taken within the pause.
+    let (mut endpoint, _) = listener.accept().unwrap();
+    clients[0].write_all(b"x").unwrap();
+    worker.again.insert(token(Kind::Client, 0));
+    events.clear();
+    worker.turn(&events, now);
+    endpoint.set_nonblocking(true).unwrap();
+    assert_eq!(endpoint.read(&mut [0]).unwrap(), 1);
+    assert!(worker.again.is_empty() && worker.paused.is_some());
+    // The pause is over.
+    worker.turn(&events, now + PAUSE);
+    assert_eq!(Vec::from_iter(worker.waiting.clone()), [0], "it has tried, and waits again");
+    assert_eq!(worker.paused, Some(now + PAUSE * 2));
+}
+
+#[test]
 fn a_closed_socket_refuses_and_its_connections_stay_until_they_may_not() {
     let (listener, at) = listener();
     let fixture = Fixture::tcp(&[at]);
