@@ -36,7 +36,7 @@ pub struct Flows {
     frontends: Slab<Frontend>,
     places: HashMap<Place, usize>,
     all: Slab<Flow>,
-    /// When to look whether a flow is idle; each flow stands here once.
+    /// When to look whether a flow is idle; each flow stands here once, not later than when it ends.
     looks: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     /// Flows so far: tells a flow from a later one in the same place.
     begun: u64,
@@ -235,6 +235,7 @@ impl Flows {
         let ends = flow.ends();
         let at = self.all.insert(flow);
         self.looks.push(Reverse((ends, at, self.begun)));
+        self.tidy();
         self.frontends.get_mut(frontend)?.by_client.insert(client, at);
         counters.begun();
         let flow = self.all.get_mut(at)?;
@@ -263,11 +264,32 @@ impl Flows {
         }
     }
 
+    /// How many looks are noted.
+    #[cfg(test)]
+    pub fn looks(&self) -> usize {
+        self.looks.len()
+    }
+
+    /// Ends the flow that would be the next to end.
     fn end_idlest(&mut self) {
-        while let Some(Reverse((_, at, number))) = self.looks.pop() {
-            if self.all.get_mut(at).is_some_and(|flow| flow.number == number) {
+        while let Some(Reverse((look, at, number))) = self.looks.pop() {
+            let Some(flow) = self.all.get_mut(at).filter(|flow| flow.number == number) else { continue };
+            let ends = flow.ends();
+            if ends <= look {
                 return self.end(at);
             }
+            // Something has come since.
+            self.looks.push(Reverse((ends, at, number)));
+        }
+    }
+
+    /// Forgets flows that have ended before their time where they are more than those that there are.
+    fn tidy(&mut self) {
+        if self.looks.len() > self.all.len() * 2 {
+            let all = &mut self.all;
+            self.looks.retain(|Reverse((_, at, number))| {
+                all.get_mut(*at).is_some_and(|flow| flow.number == *number)
+            });
         }
     }
 

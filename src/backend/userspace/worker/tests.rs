@@ -415,3 +415,38 @@ fn the_idlest_flow_makes_room() {
     assert_eq!(fixture.counters.active(), 3);
     round_trip(&clients[0], &endpoint);
 }
+
+#[test]
+fn a_flow_that_is_used_is_not_the_idlest() {
+    let endpoint = udp();
+    let to = endpoint.local_addr().unwrap();
+    let fixture = Fixture::new(Protocol::Udp, &[to], Room { flows: 3, ..ROOM });
+    let clients: Vec<UdpSocket> = (0..4).map(|_| fixture.client()).collect();
+    let seen: Vec<SocketAddr> = clients[..3].iter().map(|client| round_trip(client, &endpoint)).collect();
+    assert_eq!(round_trip(&clients[0], &endpoint), seen[0]);
+    round_trip(&clients[3], &endpoint);
+    assert_eq!(fixture.counters.active(), 3);
+    assert_eq!(round_trip(&clients[0], &endpoint), seen[0], "the oldest, but not the idlest");
+    assert_eq!(round_trip(&clients[2], &endpoint), seen[2]);
+}
+
+#[test]
+fn flows_that_have_ended_leave_nothing_to_look_at() {
+    let endpoint = udp();
+    let to = [endpoint.local_addr().unwrap()];
+    let fixture = Fixture::unwatched(Protocol::Udp, &to);
+    let (mut flows, mut chooser, poll) = (Flows::default(), chooser(), Poll::new().unwrap());
+    flows.resize(ROOM);
+    flows.open(&fixture.slot, poll.registry()).unwrap();
+    let client = fixture.client();
+    for round in 0..50 {
+        fixture.slot.serve(serving(&to, &fixture.port, false));
+        client.send(b"ping").unwrap();
+        flows.hear_clients(0, &mut chooser, poll.registry(), Instant::now());
+        assert_eq!(fixture.counters.active(), 1, "round {round}");
+        assert!(flows.looks() <= 2, "round {round}: {}", flows.looks());
+        fixture.slot.serve(serving(&[], &fixture.port, false));
+        flows.review(fixture.slot.place);
+        assert_eq!(fixture.counters.active(), 0, "round {round}");
+    }
+}
