@@ -107,6 +107,8 @@ pub struct Direction {
     /// `splice` does not work between these sockets.
     copies: bool,
     moved: u64,
+    /// What was moved when there was no pipe to be had.
+    asked: u64,
     end: End,
     /// The receiver takes nothing more for now.
     blocked: bool,
@@ -159,9 +161,10 @@ impl Direction {
             if turn >= TURN {
                 return Ok(Moved::TurnOver);
             }
-            if self.moved >= SPLICE_FROM && self.pipe.is_none() && !self.copies {
+            if self.pipe.is_none() && !self.copies && self.moved - self.asked >= SPLICE_FROM {
                 self.pipe = shared.pipe();
-                self.copies = self.pipe.is_none();
+                // Where there is none, there may be one after as many bytes again.
+                self.asked = self.moved;
             }
             if !self.read(from, to, shared, &mut turn, &mut count)? {
                 return Ok(Moved::Enough);
@@ -274,4 +277,40 @@ fn flags() -> SpliceFFlags {
 /// Has the kernel tell the other side at once that it is over, with a reset.
 pub fn break_off(stream: &TcpStream) {
     let _ = socket2::SockRef::from(&stream.as_fd()).set_linger(Some(std::time::Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two ends of a connection.
+    fn pair() -> [TcpStream; 2] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        [client, listener.accept().unwrap().0].map(|side| {
+            side.set_nonblocking(true).unwrap();
+            TcpStream::from_std(side)
+        })
+    }
+
+    #[test]
+    fn a_shortage_of_pipes_does_not_last_longer_than_it_does() {
+        let ([mut sender, from], [to, mut receiver]) = (pair(), pair());
+        let (mut direction, mut shared) = (Direction::default(), Shared::default());
+        let chunk = vec![7; 16 * 1024];
+        let mut moves = |bytes: u64, shared: &mut Shared| {
+            let end = direction.moved + bytes;
+            let start = std::time::Instant::now();
+            while direction.moved < end {
+                let _ = sender.write(&chunk);
+                direction.pump(&from, &to, shared, |_| {}).unwrap();
+                while receiver.read(&mut [0; 16 * 1024]).is_ok_and(|read| read > 0) {}
+                assert!(start.elapsed().as_secs() < 20, "{} of {end} bytes", direction.moved);
+            }
+            direction.pipe.is_some()
+        };
+        assert!(!moves(SPLICE_FROM * 3, &mut shared), "there is none");
+        shared.most_pipes = 1;
+        assert!(moves(SPLICE_FROM * 3, &mut shared), "there is one now");
+    }
 }
