@@ -69,27 +69,29 @@ impl Fixture {
 
     /// Has the open socket take another filter.
     fn refit(&mut self, filter: &[Instruction]) {
-        let endpoints = self.row(self.endpoints().unwrap());
+        let endpoints = self.row(self.endpoints());
         let open = self.mode.sockets.values_mut().next().unwrap();
         let port = open.slot.serving().port.clone();
         let serving = Serving::new(endpoints, port, true).unwrap();
         refit(open, serving, Some(filter.to_vec()), &mut Orders::default()).unwrap();
     }
 
-    fn endpoints(&self) -> Option<Choice> {
+    fn endpoints(&self) -> Choice {
         let Row::Frontend(_, forwarding) =
             frontend_row(":1", &self.endpoint.local_addr().unwrap().to_string())
         else {
             panic!("a frontend")
         };
-        Some(forwarding.to)
+        forwarding.to
     }
 
     /// A connection: the client's side and the endpoint's.
     fn connect(&self) -> [TcpStream; 2] {
         let client = TcpStream::connect(self.at).unwrap();
         let sides = [client, self.endpoint.accept().unwrap().0];
-        sides.iter().for_each(|side| side.set_read_timeout(Some(PATIENCE)).unwrap());
+        for side in &sides {
+            side.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
         sides
     }
 }
@@ -104,7 +106,7 @@ fn exchange([client, endpoint]: &mut [TcpStream; 2]) {
 #[test]
 fn connections_outlive_a_moment_without_endpoints_but_not_their_service() {
     let mut fixture = Fixture::new();
-    fixture.set(fixture.endpoints());
+    fixture.set(Some(fixture.endpoints()));
     let mut sides = fixture.connect();
     exchange(&mut sides);
     let port = fixture.mode.sockets.values().next().unwrap().slot.serving().port.clone();
@@ -112,7 +114,7 @@ fn connections_outlive_a_moment_without_endpoints_but_not_their_service() {
     assert_eq!(TcpStream::connect(fixture.at).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     sleep(DRAIN * 2);
     exchange(&mut sides);
-    fixture.set(fixture.endpoints());
+    fixture.set(Some(fixture.endpoints()));
     sleep(DRAIN * 2);
     exchange(&mut sides);
     exchange(&mut fixture.connect());
@@ -129,7 +131,7 @@ fn a_filter_that_the_kernel_refuses_is_done_without() {
     const ALL: &[Instruction] = &[(0x06, 0, 0, u32::MAX)];
     const NO_RETURN: &[Instruction] = &[(0x20, 0, 0, 0)];
     let mut fixture = Fixture::new();
-    fixture.set(fixture.endpoints());
+    fixture.set(Some(fixture.endpoints()));
     assert_eq!(fixture.filter(), (None, true));
     let table = [
         (ALL, (Some(ALL.to_vec()), true)),
@@ -154,7 +156,7 @@ fn a_frontend_that_could_be_opened_at_last_is_no_problem_any_more() {
     let mut fixture = Fixture::new();
     let other = TcpListener::bind((fixture.at.ip(), 0)).unwrap();
     fixture.at = other.local_addr().unwrap();
-    fixture.set(fixture.endpoints());
+    fixture.set(Some(fixture.endpoints()));
     let place = Place { protocol: Protocol::Tcp, at: fixture.at };
     assert_eq!(fixture.mode.problems.places(), [place]);
     assert_eq!(fixture.mode.problems.news().len(), 0, "told when it happened");
