@@ -25,6 +25,7 @@ pub use kube_proxy::{KubeProxyFlags, arguments};
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(
     name = "shunt",
+    bin_name = "shunt",
     version,
     about = "Serves Kubernetes Services on this node: a kube-proxy replacement on nftables",
     long_about = "Serves Kubernetes Services on this node, in place of kube-proxy.\n\n\

@@ -117,6 +117,17 @@ fn make(reading: Reading, silence: Duration) -> Result<Current, ConnectError> {
     }
 }
 
+/// The same on another thread: a credential plugin is a program that kube waits for, and this thread also
+/// answers health checks.
+async fn make_aside(reading: Reading, silence: Duration) -> Result<Current, ConnectError> {
+    match tokio::task::spawn_blocking(move || make(reading, silence)).await {
+        Ok(made) => made,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is being shut down, and with it whoever waits here.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// kube's own client, but for the socket: kube leaves keepalive and the like as they are, so that a
 /// connection whose other side has vanished would live for hours. And without its retries, which are
 /// silent for minutes; ours are counted and reported.
@@ -188,7 +199,7 @@ impl Server {
         let known = |reading: &Reading| reading.fingerprint == current.fingerprint && !current.refused;
         let made = match self.access.read().await {
             Ok(reading) if known(&reading) => None,
-            Ok(reading) => Some(make(reading, self.access.silence)),
+            Ok(reading) => Some(make_aside(reading, self.access.silence).await),
             Err(error) => Some(Err(error)),
         };
         match made {
