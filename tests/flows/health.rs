@@ -77,7 +77,8 @@ fn probes_and_metrics(lab: &mut Lab) {
     expect(lab, Ns::Client, healthz, "/healthz", &["200 OK", r#""nodeEligible":true"#, "lastUpdated"]);
     expect(lab, Ns::Client, healthz, "/livez", &["200 OK", "currentTime"]);
     let metrics: SocketAddr = "127.0.0.1:10249".parse().unwrap();
-    expect(lab, Ns::Node, metrics, "/proxyMode", &["200 OK", "\r\n\r\nnftables"]);
+    let mode = format!("\r\n\r\n{}", lab.mode.word());
+    expect(lab, Ns::Node, metrics, "/proxyMode", &["200 OK", &mode]);
     expect(lab, Ns::Node, metrics, "/configz", &[r#""detectLocalMode":"ClusterCIDR""#]);
     let counted = "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}";
     expect(lab, Ns::Node, metrics, "/metrics", &[counted, "kubeproxy_proxy_healthz_total{code=\"200\"}"]);
