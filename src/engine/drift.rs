@@ -119,3 +119,22 @@ fn in_words(drift: &Drift) -> String {
         None => drift.what.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_before_the_repair_is_no_further_attack() {
+        let drift = || Ok(Some(Drift { what: "a rule deleted".into(), by: None, certain: true }));
+        let (mut drifting, now) = (Drifting::default(), Instant::now());
+        for repair in 1..=PATIENCE {
+            assert!(drifting.saw(drift(), Family::V4, now));
+            drifting.saw_more(drift());
+            assert!(drifting.ready(now), "repair {repair} waits");
+            assert!(drifting.put_right(Family::V4, 1));
+        }
+        assert!(drifting.saw(drift(), Family::V4, now));
+        assert!(!drifting.ready(now), "now it is a fight");
+    }
+}
