@@ -99,6 +99,7 @@ impl<B: Backend> Engine<B> {
             family,
             ledger: Ledger::new(family),
             unread: true,
+            ahead: false,
             retry: Retry::new(RETRY.0, RETRY.1),
             refused: BTreeMap::new(),
             conflicts: BTreeMap::new(),
@@ -177,7 +178,15 @@ impl<B: Backend> Engine<B> {
         if *known != node.pod_cidrs && !node.pod_cidrs.is_empty() {
             known.clone_from(&node.pod_cidrs);
             self.backend.set_node_cidrs(known);
-            self.lanes.iter_mut().for_each(|lane| lane.unread = true);
+            self.lanes.iter_mut().for_each(|lane| (lane.unread, lane.ahead) = (true, false));
+        }
+    }
+
+    /// Reads what is installed while the sources still list what should be: the first sync has that
+    /// less to do. Without effect where only the Node tells what to expect.
+    pub fn read_ahead(&mut self) {
+        if self.node_cidrs.is_none() {
+            self.lanes.iter_mut().for_each(|lane| lane.read_ahead(&mut self.backend));
         }
     }
 

@@ -328,10 +328,8 @@ fn start_source(
     let kubeconfig = match choice {
         SourceChoice::Manifests(dir) => {
             let source = |error| Failure::from((Exit::Source, error));
-            let mut manifests = Manifests::open(dir, context, metrics.clone()).map_err(source)?;
-            let mut sink = events.sink();
-            sink(manifests.initial().map_err(source)?);
-            manifests.watch(sink).map_err(source)?;
+            let manifests = Manifests::open(dir, context, metrics.clone()).map_err(source)?;
+            manifests.follow(events.sink()).map_err(source)?;
             return Ok(None);
         }
         SourceChoice::Kubeconfig(path) => Some(path.clone()),

@@ -107,6 +107,7 @@ impl EventLoop {
     ) -> Ended {
         let mut programmed = Some(programmed);
         let start = Instant::now();
+        engine.read_ahead();
         let (mut check, mut count) = (Every::new(CHECK, start), Every::new(COUNT, start));
         loop {
             if let Err(ended) = self.rest(engine, &mut check, &mut count) {

@@ -32,6 +32,8 @@ pub(super) struct Lane {
     pub(super) ledger: Ledger,
     /// What is installed has to be read (again) before the next plan.
     pub(super) unread: bool,
+    /// It was read ahead of the first plan.
+    pub(super) ahead: bool,
     pub(super) retry: Retry,
     /// Owners whose rows the kernel refuses, each with its own retry.
     pub(super) refused: BTreeMap<Owner, Retry>,
@@ -157,11 +159,12 @@ impl Lane {
     fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Written>, BackendError> {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
-            // What others have done so far is seen by reading.
-            self.drifting.saw_more(backend.check(self.family));
-            let rows = backend.read(self.family)?;
-            debug!(family = %self.family, rows = rows.len(), "read what is installed");
-            self.ledger.read_back(rows);
+            let seen = backend.check(self.family);
+            if !std::mem::take(&mut self.ahead) || !matches!(seen, Ok(None)) {
+                // What others have done so far is seen by reading.
+                self.drifting.saw_more(seen);
+                self.read(backend)?;
+            }
             let not_due = self.refused.iter().filter(|(_, retry)| !retry.ready(now));
             not_due.for_each(|(owner, _)| self.ledger.set_aside(owner));
         }
@@ -186,6 +189,19 @@ impl Lane {
             info!(family = %self.family, rows, batches, operations, ?longest, "programmed");
         }
         Ok(written)
+    }
+
+    fn read(&mut self, backend: &mut impl Backend) -> Result<(), BackendError> {
+        let rows = backend.read(self.family)?;
+        debug!(family = %self.family, rows = rows.len(), "read what is installed");
+        self.ledger.read_back(rows);
+        Ok(())
+    }
+
+    /// Reads what is installed before there is anything to compare it with. An error shows again with
+    /// the first plan.
+    pub(super) fn read_ahead(&mut self, backend: &mut impl Backend) {
+        self.ahead = self.read(backend).is_ok();
     }
 
     /// Leaves out the Service that the kernel blames, if there is one: the others must not wait for it.

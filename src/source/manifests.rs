@@ -144,16 +144,33 @@ impl Manifests {
         Ok(Kind::ALL.map(list).into())
     }
 
-    /// Follows the folder on a thread of its own, which ends when the sink takes no more.
+    /// Hands over everything in the folder and follows it, on a thread of its own that ends when the
+    /// sink takes no more.
     ///
     /// # Errors
     ///
     /// If the system has no thread left.
-    pub fn watch(mut self, mut sink: Sink) -> Result<JoinHandle<()>, Error> {
+    pub fn follow(mut self, mut sink: Sink) -> Result<JoinHandle<()>, Error> {
         let dir = self.dir.clone();
-        let run = move || while self.step(&mut sink) {};
+        let run = move || {
+            if self.begin(&mut sink) {
+                while self.step(&mut sink) {}
+            }
+        };
         let thread = std::thread::Builder::new().name("manifests".into()).spawn(run);
         thread.map_err(|error| Error::Io(dir, error))
+    }
+
+    /// Hands over everything in the folder, as soon as it can be listed; false when the sink takes no more.
+    fn begin(&mut self, sink: &mut Sink) -> bool {
+        loop {
+            match self.initial() {
+                Ok(updates) => return sink(updates),
+                Err(_) => self.lose(),
+            }
+            std::thread::sleep(LOOK_FOR);
+            _ = self.rewatch();
+        }
     }
 
     /// Waits for changes and hands them over; false when the sink takes no more.

@@ -27,63 +27,65 @@ pub struct Rebuilt {
 /// Rebuilds rows from elements: the inverse of [`elements`]. A row is whole if `elements` of it gives
 /// exactly the elements found under its frontend. `seconds` tells how long a memory lasts that exists.
 #[must_use]
-pub fn rebuild(all: Vec<Element>, seconds: impl Fn(&Memory) -> Option<u32>) -> Rebuilt {
+pub fn rebuild(mut all: Vec<Element>, seconds: impl Fn(&Memory) -> Option<u32>) -> Rebuilt {
     let mut rebuilt = Rebuilt::default();
     let hairpins: BTreeSet<IpAddr> = all
         .iter()
         .filter_map(|e| if let ElementKey::Pair(address) = e.key { Some(address) } else { None })
         .collect();
-    let mut frontends: BTreeMap<Frontend, Vec<Element>> = BTreeMap::new();
-    let mut pairs = Vec::new();
-    for element in all {
-        match (element.key, element.set, &element.comment) {
-            (ElementKey::Address(address), Set::NodeportIps, _) => {
-                rebuilt.rows.push((Owner::Node, Row::NodePortAddress(address)));
-            }
-            (ElementKey::Range(net), _, _) => rebuilt.rows.push((Owner::Node, Row::ServiceCidr(net))),
-            (ElementKey::Address(address), _, comment) => {
-                match comment.as_deref().and_then(ServiceName::parse) {
-                    Some(service) => {
-                        let owner = Owner::Service(service.clone());
-                        rebuilt.rows.push((owner, Row::ClusterIp(address, service)));
-                    }
-                    None => rebuilt.strays.push(element),
-                }
-            }
-            (ElementKey::Pair(address), _, _) => pairs.push(address),
-            (
-                ElementKey::Frontend(frontend)
-                | ElementKey::Original(frontend)
-                | ElementKey::Slot(frontend, _)
-                | ElementKey::Source(frontend, _),
-                _,
-                _,
-            ) => {
-                frontends.entry(frontend).or_default().push(element);
-            }
-        }
-    }
+    all.retain(|element| frontend(element).is_some() || !rebuilt.take_single(element));
+    all.sort_unstable_by_key(|element| (frontend(element), element.id()));
     let mut users: BTreeMap<IpAddr, Owner> = BTreeMap::new();
-    for (frontend, mut found) in frontends {
-        found.sort_by_key(Element::id);
-        match whole_row(frontend, &found, &hairpins, &seconds) {
-            Some((owner, row)) => {
-                if let Row::Frontend(_, forwarding) = &row {
-                    for target in local_targets(forwarding) {
-                        users.entry(target).or_insert_with(|| owner.clone());
-                    }
-                }
-                rebuilt.rows.push((owner, row));
+    for found in all.chunk_by(|one, other| frontend(one) == frontend(other)) {
+        let whole = frontend(&found[0]).and_then(|front| whole_row(front, found, &hairpins, &seconds));
+        let Some((owner, row)) = whole else {
+            rebuilt.strays.extend_from_slice(found);
+            continue;
+        };
+        if let Row::Frontend(_, forwarding) = &row {
+            for target in local_targets(forwarding) {
+                users.entry(target).or_insert_with(|| owner.clone());
             }
-            None => rebuilt.strays.append(&mut found),
         }
+        rebuilt.rows.push((owner, row));
     }
     // A pair does not say who needs it: some Service that leads to it holds it, the node if none does.
-    for address in pairs {
+    for address in hairpins {
         let owner = users.get(&address).cloned().unwrap_or(Owner::Node);
         rebuilt.rows.push((owner, Row::Hairpin(address)));
     }
     rebuilt
+}
+
+/// The frontend that an element belongs to, together with others.
+const fn frontend(element: &Element) -> Option<Frontend> {
+    match element.key {
+        ElementKey::Frontend(frontend)
+        | ElementKey::Original(frontend)
+        | ElementKey::Slot(frontend, _)
+        | ElementKey::Source(frontend, _) => Some(frontend),
+        ElementKey::Address(_) | ElementKey::Range(_) | ElementKey::Pair(_) => None,
+    }
+}
+
+impl Rebuilt {
+    /// Takes an element that is a row by itself; false if it is none.
+    fn take_single(&mut self, element: &Element) -> bool {
+        let row = match (element.key, element.set) {
+            (ElementKey::Address(address), Set::NodeportIps) => (Owner::Node, Row::NodePortAddress(address)),
+            (ElementKey::Range(net), _) => (Owner::Node, Row::ServiceCidr(net)),
+            (ElementKey::Address(address), _) => {
+                let Some(service) = element.comment.as_deref().and_then(ServiceName::parse) else {
+                    return false;
+                };
+                (Owner::Service(service.clone()), Row::ClusterIp(address, service))
+            }
+            // taken together with all others
+            _ => return true,
+        };
+        self.rows.push(row);
+        true
+    }
 }
 
 fn local_targets(forwarding: &Forwarding) -> impl Iterator<Item = IpAddr> + '_ {

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::FileTypeExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io, thread};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use super::definition::Parsed;
 use super::folder::Folder;
@@ -122,6 +127,9 @@ fn read(folder: &Folder, name: Arc<OsStr>) -> Loaded {
 /// Larger files are not read: 256 MB of YAML take some ten seconds, during which no other change counts.
 pub(super) const LARGEST: u64 = 256_000_000;
 
+/// What is read from neither.
+const NO_FILE: &str = "a socket or a device, not a file";
+
 /// Why there is no content.
 enum NoContent {
     Absent,
@@ -131,7 +139,7 @@ enum NoContent {
     Unreadable(String),
 }
 
-/// The content. What is not a file is not opened: a pipe would block.
+/// The content. Opening does not wait for anybody at the other end of a pipe.
 fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => match fs::read_link(path) {
@@ -140,15 +148,19 @@ fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
             }
             Err(_) => NoContent::Absent,
         },
+        // how a socket answers
+        _ if error.raw_os_error() == Some(Errno::ENXIO as i32) => NoContent::Unfit(format!("is {NO_FILE}")),
         _ => NoContent::Unreadable(error.to_string()),
     };
-    let meta = fs::metadata(path).map_err(failed)?;
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let mut file = opened.map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
     let kind = meta.file_type();
     let what = match () {
         () if kind.is_file() => None,
         () if kind.is_dir() => Some("a directory, and only what is directly in the folder is read"),
         () if kind.is_fifo() => Some("a pipe, not a file"),
-        () => Some("a socket or a device, not a file"),
+        () => Some(NO_FILE),
     };
     if let Some(what) = what {
         return Err(NoContent::Unfit(format!("is {what}")));
@@ -160,5 +172,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
              {most} MB are)"
         )));
     }
-    fs::read(path).map_err(failed)
+    let mut content = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default() + 1);
+    file.read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
 }

@@ -61,16 +61,16 @@ impl Run {
     /// Starts on the folder; returns the lines of the initial lists.
     fn start(temp: &Temp) -> (Self, Vec<String>) {
         let metrics = Metrics::default();
-        let mut manifests = open(&temp.dir(), &metrics).unwrap();
-        let initial = manifests.initial().unwrap();
+        let manifests = open(&temp.dir(), &metrics).unwrap();
+        let (sender, updates) = channel();
+        manifests.follow(Box::new(move |batch| sender.send(batch).is_ok())).unwrap();
+        let initial = updates.recv_timeout(Duration::from_secs(20)).expect("the lists");
         assert_eq!(initial.len(), Kind::ALL.len());
         let lines = initial.into_iter().flat_map(|update| match update {
             Update::Reset(_, objects) => objects.into_iter().map(Update::Set).collect(),
             other => vec![other],
         });
         let lines = lines.map(|update| line(&update)).collect();
-        let (sender, updates) = channel();
-        manifests.watch(Box::new(move |batch| sender.send(batch).is_ok())).unwrap();
         (Self { metrics, updates }, lines)
     }
 

@@ -107,8 +107,13 @@ impl Nftables {
 
     /// What somebody else has done to our table.
     pub(super) fn look(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
-        if self.table(family).condition != Condition::Ready {
-            return Ok(None);
+        match self.table(family).condition {
+            Condition::Absent | Condition::Unfit => return Ok(None),
+            Condition::Foreign(_) => {
+                let what = "a table of another process".to_owned();
+                return Ok(Some(Drift { what, by: None, certain: false }));
+            }
+            Condition::Orphan | Condition::Ready => {}
         }
         if self.table(family).protected {
             return self.look_at_owner(family);

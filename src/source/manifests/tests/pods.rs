@@ -83,13 +83,13 @@ fn what_kubectl_prints_will_do() {
 fn slices_and_endpoints_take_over() {
     let temp = Temp::new();
     temp.write("all.yaml", PRINTED);
-    let mut manifests = open(&temp.dir(), &Metrics::default()).unwrap();
+    let manifests = open(&temp.dir(), &Metrics::default()).unwrap();
     let (mut store, mut touched) = (Store::default(), Touched::default());
-    for update in manifests.initial().unwrap() {
+    let (sender, updates) = channel();
+    manifests.follow(Box::new(move |batch| sender.send(batch).is_ok())).unwrap();
+    for update in updates.recv_timeout(Duration::from_secs(20)).expect("the lists") {
         store.apply(update, &mut touched);
     }
-    let (sender, updates) = channel();
-    manifests.watch(Box::new(move |batch| sender.send(batch).is_ok())).unwrap();
     let service = ObjectName::new("shop", "web");
     let serving = |store: &Store| {
         let slices = store.slices(&service);
