@@ -89,7 +89,7 @@ impl Lists {
         let choose = |mut targets: Vec<Target>| match (targets.is_empty(), nowhere) {
             (false, _) => {
                 targets.truncate(MOST_ENDPOINTS);
-                Choice::Endpoints(targets.into())
+                Choice::Endpoints(targets.into_iter().collect())
             }
             (true, true) => Choice::Reject,
             (true, false) => Choice::Drop,

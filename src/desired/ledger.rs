@@ -9,6 +9,7 @@ use super::row::{Choice, Owner, Row, RowKey};
 use crate::diff::{Change, Plan, RowRef, merge};
 use crate::model::Family;
 use crate::policy::endpoints::Target;
+use crate::policy::targets::Targets;
 
 /// Desired and applied rows by owner. Cost of every call: the rows of the owners it is about.
 #[derive(Debug)]
@@ -281,7 +282,7 @@ fn arranged(installed: &Arc<[Row]>, mut rows: Vec<Row>) -> Arc<[Row]> {
     let mut last: Option<Arranged> = None;
     let mut arrange_one = |old: &Choice, new: &mut Choice| {
         let (Choice::Endpoints(old), Choice::Endpoints(new)) = (old, new) else { return };
-        let known = last.take().filter(|last| Arc::ptr_eq(&last.old, old) && Arc::ptr_eq(&last.wanted, new));
+        let known = last.take().filter(|last| last.old.is_same(old) && last.wanted.is_same(new));
         let arranged = known.unwrap_or_else(|| Arranged {
             old: old.clone(),
             wanted: new.clone(),
@@ -304,25 +305,25 @@ fn arranged(installed: &Arc<[Row]>, mut rows: Vec<Row>) -> Arc<[Row]> {
 
 /// A list that was arranged.
 struct Arranged {
-    old: Arc<[Target]>,
-    wanted: Arc<[Target]>,
-    result: Arc<[Target]>,
+    old: Targets,
+    wanted: Targets,
+    result: Targets,
 }
 
 /// The wanted endpoints in the order closest to the installed one: what stays keeps its position,
 /// what is new takes the place of what goes, and the last ones move into holes that are left.
-fn arrange(installed: &Arc<[Target]>, wanted: &Arc<[Target]>) -> Arc<[Target]> {
+fn arrange(installed: &Targets, wanted: &Targets) -> Targets {
     if installed == wanted {
         return installed.clone();
     }
-    let known: BTreeSet<&Target> = installed.iter().collect();
+    let known: BTreeSet<Target> = installed.iter().collect();
     let mut fresh = wanted.iter().filter(|target| !known.contains(target));
-    let stay: BTreeSet<&Target> = wanted.iter().collect();
+    let stay: BTreeSet<Target> = wanted.iter().collect();
     let mut slots: Vec<Option<Target>> = installed
         .iter()
-        .map(|target| if stay.contains(target) { Some(*target) } else { fresh.next().copied() })
+        .map(|target| if stay.contains(&target) { Some(target) } else { fresh.next() })
         .collect();
-    slots.extend(fresh.map(|target| Some(*target)));
+    slots.extend(fresh.map(Some));
     // Fewer than before: fill holes from the end.
     let mut hole = 0;
     while hole < slots.len() {
@@ -334,7 +335,7 @@ fn arrange(installed: &Arc<[Target]>, wanted: &Arc<[Target]>) -> Arc<[Target]> {
             slots[hole] = Some(last);
         }
     }
-    let arranged: Arc<[Target]> = slots.into_iter().flatten().collect();
+    let arranged: Targets = slots.into_iter().flatten().collect();
     if arranged == *installed { installed.clone() } else { arranged }
 }
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
 use crate::model::{Family, ServiceName, SharedStr, TrafficPolicy};
-use crate::policy::endpoints::Target;
 use crate::policy::exposure::Frontend;
+use crate::policy::targets::Targets;
 
 /// One decision. Rows of one family, sorted by key, are the whole of what a backend has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub const MOST_ENDPOINTS: usize = 65535;
 pub enum Choice {
     /// To one of these, each with equal probability; never empty. The position of an endpoint has no
     /// meaning but is kept from one version to the next, so that little moves.
-    Endpoints(Arc<[Target]>),
+    Endpoints(Targets),
     /// Nowhere: the caller is told at once.
     Reject,
     /// Nowhere, in silence: endpoints exist, but the Local policy rules them out.
@@ -115,10 +115,11 @@ pub enum Choice {
 impl Choice {
     /// The endpoints, none for the other choices.
     #[must_use]
-    pub fn targets(&self) -> &[Target] {
+    pub fn targets(&self) -> &Targets {
+        static NONE: LazyLock<Targets> = LazyLock::new(Targets::default);
         match self {
             Self::Endpoints(targets) => targets,
-            Self::Reject | Self::Drop => &[],
+            Self::Reject | Self::Drop => &NONE,
         }
     }
 }

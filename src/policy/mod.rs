@@ -9,4 +9,5 @@ pub mod exposure;
 pub mod local;
 pub mod ranges;
 pub mod stale;
+pub mod targets;
 pub mod topology;

@@ -1,7 +1,6 @@
 //! What kernels differ in, asked of the backend itself: it writes far faster than manifests can change.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shunt::backend::Backend;
@@ -68,7 +67,7 @@ struct Scaled {
 impl Scaled {
     /// With so many of its endpoints.
     fn with(&self, count: usize) -> Row {
-        let to = Choice::Endpoints(Arc::from(&self.to.to.targets()[..count]));
+        let to = Choice::Endpoints(self.to.to.targets().iter().take(count).collect());
         Row::Frontend(self.frontend, Forwarding { to, ..self.to.clone() }.into())
     }
 }

@@ -9,8 +9,8 @@ use super::names::{Lists, ServiceChain, Set, Treatment};
 use super::sticky::{Memory, StickyChain};
 use crate::desired::{Choice, Forwarding, Masquerade, Row, ServicePortName};
 use crate::model::{Family, Port, TrafficPolicy};
-use crate::policy::endpoints::Target;
 use crate::policy::exposure::{Frontend, FrontendAddress};
+use crate::policy::targets::Targets;
 
 /// One row of a set or map in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,9 @@ fn frontend_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<
     }
     let (everyone, outside) = lists_of(frontend);
     slots(frontend, everyone, forwarding.to.targets(), out);
-    slots(frontend, outside, forwarding.from_outside.as_ref().map_or(&[], Choice::targets), out);
+    if let Some(choice) = &forwarding.from_outside {
+        slots(frontend, outside, choice.targets(), out);
+    }
 }
 
 /// What leads connections to a sticky frontend to the chains that remember their clients.
@@ -162,7 +164,7 @@ fn verdict_elements(frontend: Frontend, forwarding: &Forwarding, out: &mut Vec<E
     let mut verdict = |set, data| {
         out.push(Element { set, key: ElementKey::Frontend(frontend), data, comment: Some(comment.clone()) });
     };
-    let chain = |lists, treatment, list, targets: &[Target]| {
+    let chain = |lists, treatment, list, targets: &Targets| {
         let chain = ServiceChain { lists, treatment, size: list_size(targets) };
         if forwarding.affinity.is_none() {
             return ElementData::Chain(chain);
@@ -202,12 +204,12 @@ fn comment(service_port: &ServicePortName) -> Arc<str> {
     text.into()
 }
 
-fn list_size(targets: &[Target]) -> u16 {
+fn list_size(targets: &Targets) -> u16 {
     u16::try_from(targets.len().min(MOST_ENDPOINTS)).unwrap_or(u16::MAX)
 }
 
-fn slots(frontend: Frontend, lists: Lists, targets: &[Target], out: &mut Vec<Element>) {
-    out.extend((0..list_size(targets)).zip(targets).map(|(index, target)| Element {
+fn slots(frontend: Frontend, lists: Lists, targets: &Targets, out: &mut Vec<Element>) {
+    out.extend((0..list_size(targets)).zip(targets.iter()).map(|(index, target)| Element {
         set: lists.endpoints(),
         key: ElementKey::Slot(frontend, index),
         data: ElementData::Target(target.address, target.port),

@@ -89,8 +89,9 @@ impl Rebuilt {
 }
 
 fn local_targets(forwarding: &Forwarding) -> impl Iterator<Item = IpAddr> + '_ {
-    let outside = forwarding.from_outside.iter().flat_map(Choice::targets);
-    forwarding.to.targets().iter().chain(outside).filter(|target| target.local).map(|target| target.address)
+    let outside = forwarding.from_outside.iter();
+    let all = outside.chain([&forwarding.to]).flat_map(|choice| choice.targets().iter());
+    all.filter(|target| target.local).map(|target| target.address)
 }
 
 /// The row whose elements are exactly those `found` (sorted).

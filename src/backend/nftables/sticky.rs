@@ -17,7 +17,7 @@ use super::transaction::Op;
 use crate::desired::{Choice, Row, ServicePortName};
 use crate::diff::Change;
 use crate::model::{Protocol, TrafficPolicy};
-use crate::policy::endpoints::Target;
+use crate::policy::targets::Targets;
 
 /// The key of affinity maps.
 pub const MEMORY_KEY: &[Field] = &[Field::Source];
@@ -172,7 +172,7 @@ impl fmt::Display for StickyChain {
 }
 
 /// The memories on which a row relies, with the endpoints that clients may be remembered with.
-pub fn memories(row: &Row) -> impl Iterator<Item = (Memory, u32, Arc<[Target]>)> {
+pub fn memories(row: &Row) -> impl Iterator<Item = (Memory, u32, Targets)> {
     let (frontend, forwarding) = match row {
         Row::Frontend(frontend, forwarding) => (Some(frontend), Some(forwarding)),
         _ => (None, None),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::desired::{Choice, Forwarding};
 use crate::model::TrafficPolicy;
 use crate::policy::endpoints::Target;
+use crate::policy::targets::Targets;
 
 /// Where a client is, as far as a traffic policy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +30,16 @@ pub fn list(forwarding: &Forwarding, origin: Origin) -> (&Choice, TrafficPolicy)
 
 /// One of the targets that were not tried, each with equal probability; `None` when all were.
 #[must_use]
-pub fn pick(targets: &[Target], tried: &[Target], dice: &mut Dice) -> Option<Target> {
+pub fn pick(targets: &Targets, tried: &[Target], dice: &mut Dice) -> Option<Target> {
     // The usual case without a walk through the list.
     for _ in 0..4 {
         let target = targets.get(dice.below(targets.len())?)?;
-        if !tried.contains(target) {
-            return Some(*target);
+        if !tried.contains(&target) {
+            return Some(target);
         }
     }
-    let left: Vec<&Target> = targets.iter().filter(|target| !tried.contains(target)).collect();
-    left.get(dice.below(left.len())?).map(|target| **target)
+    let left: Vec<Target> = targets.iter().filter(|target| !tried.contains(target)).collect();
+    left.get(dice.below(left.len())?).copied()
 }
 
 /// Draws numbers: splitmix64 (Steele, Lea, Flood 2014), from a random start. Not for secrets.
@@ -87,7 +88,7 @@ impl Memory {
     pub fn recall(
         &self,
         client: IpAddr,
-        targets: &[Target],
+        targets: &Targets,
         timeout: Duration,
         now: Instant,
     ) -> Option<Target> {
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
     use crate::testing::target;
 
-    fn targets(letters: &str) -> Vec<Target> {
+    fn targets(letters: &str) -> Targets {
         letters.split_whitespace().map(target).collect()
     }
 
@@ -137,14 +138,14 @@ mod tests {
             *counts.entry(pick(&all, &[], &mut dice).unwrap()).or_default() += 1;
         }
         // 1000 each; 700 is more than ten standard deviations away.
-        assert!(all.iter().all(|target| counts[target] > 700), "{counts:?}");
+        assert!(all.iter().all(|target| counts[&target] > 700), "{counts:?}");
         let mut tried = Vec::new();
         while let Some(target) = pick(&all, &tried, &mut dice) {
             assert!(!tried.contains(&target));
             tried.push(target);
         }
         assert_eq!(tried.len(), 3);
-        assert_eq!(pick(&[], &[], &mut dice), None);
+        assert_eq!(pick(&Targets::default(), &[], &mut dice), None);
     }
 
     #[test]

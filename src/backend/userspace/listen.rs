@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_a_frontend_needs() {
-        let some = || Choice::Endpoints([target("a")].into());
+        let some = || Choice::Endpoints([target("a")].into_iter().collect());
         let net: ipnet::IpNet = "10.244.0.0/16".parse().unwrap();
         let range: ipnet::IpNet = "198.51.100.0/24".parse().unwrap();
         let serve = |sources: bool, inside: bool| {

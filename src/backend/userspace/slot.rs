@@ -10,7 +10,7 @@ use super::choose::{Dice, Memory, Origin, list, pick};
 use super::counters::{Counters, PortName};
 use super::locality::Locality;
 use super::table::Place;
-use crate::desired::{Choice, Forwarding, Row};
+use crate::desired::{Forwarding, Row};
 use crate::diff::RowRef;
 use crate::model::TrafficPolicy;
 use crate::policy::endpoints::Target;
@@ -107,9 +107,9 @@ impl Serving {
     #[must_use]
     pub fn still_leads_to(&self, target: Target) -> bool {
         let Some(forwarding) = self.forwarding() else { return false };
-        let outside = forwarding.from_outside.as_ref().map_or(&[][..], Choice::targets);
-        let same = |other: &&Target| other.address == target.address && other.port == target.port;
-        forwarding.to.targets().iter().chain(outside).any(|other| same(&other))
+        let outside = forwarding.from_outside.iter();
+        let mut all = outside.chain([&forwarding.to]).flat_map(|choice| choice.targets().iter());
+        all.any(|other| other.address == target.address && other.port == target.port)
     }
 }
 

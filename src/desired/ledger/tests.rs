@@ -5,7 +5,7 @@ fn owner(text: &str) -> Owner {
     Owner::Service(name(text))
 }
 
-fn list(text: &str) -> Arc<[Target]> {
+fn list(text: &str) -> Targets {
     text.split_whitespace().map(target).collect()
 }
 

@@ -139,9 +139,7 @@ fn trouble(node: &Node, dice: &mut Dice) {
 fn installed(node: &Node) -> Vec<String> {
     let sorted = |choice: &mut Choice| {
         if let Choice::Endpoints(targets) = choice {
-            let mut all = targets.to_vec();
-            all.sort();
-            *targets = all.into();
+            *targets = targets.iter().collect::<BTreeSet<_>>().into_iter().collect();
         }
     };
     let kernel = node.kernel();

@@ -2,7 +2,6 @@
 //! clients are forgotten whose endpoint has left the list in use.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::debug;
@@ -21,6 +20,7 @@ use crate::diff::Plan;
 use crate::model::Family;
 use crate::netlink::{Attributes, Writer, family_number};
 use crate::policy::endpoints::Target;
+use crate::policy::targets::Targets;
 
 /// With up to this many clients a map is looked through twice: a packet that was under way when the
 /// endpoints changed may have written an entry behind the back of the first look. Reading more than
@@ -31,7 +31,7 @@ const SMALL_MAP: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     /// The list in use of each memory, and for how many seconds a client is remembered.
-    lists: BTreeMap<Memory, (u32, Arc<[Target]>)>,
+    lists: BTreeMap<Memory, (u32, Targets)>,
     /// Memories that may hold clients of endpoints that have left the list, or for another time.
     stale: BTreeSet<Memory>,
     /// Maps whose size is another one than configured.
@@ -58,8 +58,8 @@ impl Remembered {
         for (memory, seconds, targets) in rows.flat_map(memories) {
             let before = self.lists.insert(memory.clone(), (seconds, targets.clone()));
             let Some((lasted, before)) = before else { continue };
-            let after: BTreeSet<&Target> = targets.iter().collect();
-            if lasted != seconds || before.iter().any(|target| !after.contains(target)) {
+            let after: BTreeSet<Target> = targets.iter().collect();
+            if lasted != seconds || before.iter().any(|target| !after.contains(&target)) {
                 self.stale.insert(memory);
             }
         }
@@ -78,7 +78,7 @@ impl Due {
     /// Clients of endpoints outside of `list` are forgotten. Those that were written down for another
     /// time than `seconds` keep their age: it is `seconds` after their last new connection that they
     /// are forgotten.
-    fn of(clients: Vec<Client>, list: &[Target], seconds: u32) -> Self {
+    fn of(clients: Vec<Client>, list: &Targets, seconds: u32) -> Self {
         let known: BTreeSet<_> = list.iter().map(|target| (target.address, target.port)).collect();
         let whole = u64::from(seconds) * 1000;
         let mut due = Self::default();
@@ -241,7 +241,7 @@ mod tests {
         ];
         let left = |clients: &[Client]| clients.iter().map(|c| c.left.to_string()).collect::<String>();
         for (what, client, forget, rewrite) in table {
-            let due = Due::of(vec![client], &[target("a"), target("b")], 10);
+            let due = Due::of(vec![client], &[target("a"), target("b")].into_iter().collect(), 10);
             assert_eq!((&*left(&due.forget), &*left(&due.rewrite)), (forget, rewrite), "{what}");
         }
     }
