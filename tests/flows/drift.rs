@@ -119,7 +119,7 @@ fn damage_is_mended(lab: &mut Lab) {
         ("the same behind changes of another table", &with_another_table),
         (
             "a rule of theirs",
-            "insert rule ip shunt nat-output drop\nadd rule ip6 shunt dispatch-inside accept",
+            "insert rule ip shunt nat-output drop\nadd rule ip6 shunt no-endpoints-verdict accept",
         ),
         (
             "a chain of theirs",

@@ -16,7 +16,7 @@ pub const NOT_REMEMBERED: &str = "not-remembered";
 
 /// Version of the shape of chains, sets and elements; part of the table's comment. A table of another
 /// version is replaced as a whole.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// The comment of the table.
 #[must_use]

@@ -163,11 +163,14 @@ pub fn memory_chains(memory: &Memory) -> impl Iterator<Item = Chain> {
 }
 
 /// Leads new connections to the remember chain of their ServicePort.
-fn remember(name: &str, all: &[Lists]) -> Chain {
+fn remember(name: &str, all: &[Lists], settings: &Settings) -> Chain {
     let mut rules = Vec::new();
     for lists in all {
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
             let mut rule = vec![Statement::Protocol(protocol)];
+            if matches!(lists, Lists::LocalServices | Lists::LocalNodeports) {
+                rule.extend(settings.foreign.clone());
+            }
             if matches!(lists, Lists::Nodeports | Lists::LocalNodeports) {
                 rule.push(Statement::OriginalIn(Set::NodeportIps));
             }
@@ -202,25 +205,10 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
         (Some(foreign), false) => vec![vec![foreign.clone(), SetMark(mark)]],
         (None, false) => vec![],
     };
-    let to_nodeport = |map: Set| {
-        let mut rule = nodeport_address(settings);
-        rule.push(Verdict(map));
-        rule
-    };
     vec![
         chain("masquerade-foreign", masquerade_foreign),
         chain("masquerade-own", vec![vec![SourceIsLocal, SetMark(mark)]]),
         chain("masquerade-marked", vec![vec![Statement::ClearMark(mark)], vec![Statement::Masquerade]]),
-        chain("dispatch-inside", vec![vec![Verdict(Set::Services)], to_nodeport(Set::Nodeports)]),
-        chain(
-            "dispatch-outside",
-            vec![
-                vec![Verdict(Set::LocalServices)],
-                vec![Verdict(Set::Services)],
-                to_nodeport(Set::LocalNodeports),
-                to_nodeport(Set::Nodeports),
-            ],
-        ),
         chain(
             "allowed-or-drop",
             vec![
@@ -234,13 +222,14 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
         chain("refuse", vec![vec![Statement::Protocol(Protocol::Tcp), RejectTcpReset], vec![Reject]]),
         chain(
             "no-endpoints-verdict",
-            vec![vec![Verdict(Set::NoEndpoints)], to_nodeport(Set::NoEndpointsNodeports)],
+            vec![vec![Verdict(Set::NoEndpoints)], to_nodeport(Set::NoEndpointsNodeports, settings)],
         ),
-        remember("remember-inside", &[Lists::Services, Lists::Nodeports]),
         remember(
-            "remember-outside",
+            "remember-arriving",
             &[Lists::LocalServices, Lists::Services, Lists::LocalNodeports, Lists::Nodeports],
+            settings,
         ),
+        remember("remember-own", &[Lists::Services, Lists::Nodeports], settings),
         chain("unowned", vec![vec![In(Set::ClusterIps), goto("refuse")], vec![In(Set::ServiceCidrs), Drop]]),
     ]
 }
@@ -250,24 +239,24 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
 pub fn base_chains(settings: &Settings) -> Vec<Chain> {
     use ChainType::{Filter, Nat};
     use Hook::{Forward, Input, Output, Postrouting, Prerouting};
-    use Statement::{ConnectionHasDnat, ConnectionIsNew, ConnectionIsUnconfirmed, In, MarkIsSet, Masquerade};
+    use Statement::{
+        ConnectionHasDnat, ConnectionIsNew, ConnectionIsUnconfirmed, In, MarkIsSet, Masquerade, Verdict,
+    };
     let new = |chain: &str| vec![ConnectionIsNew, jump(chain)];
     // The first packet of a connection, once its endpoint is known. A SYN that is sent again is new as
     // well, but must not write down an endpoint that has gone meanwhile.
-    let first = |more: &[Statement], chain: &str| {
-        let first = [ConnectionIsNew, ConnectionHasDnat, ConnectionIsUnconfirmed];
-        [&first[..], more, &[goto(chain)]].concat()
-    };
-    let remember = match &settings.foreign {
-        Some(foreign) => {
-            vec![first(std::slice::from_ref(foreign), "remember-outside"), first(&[], "remember-inside")]
-        }
-        None => vec![first(&[], "remember-outside")],
-    };
-    let prerouting = match &settings.foreign {
-        Some(foreign) => vec![vec![foreign.clone(), goto("dispatch-outside")], vec![goto("dispatch-inside")]],
-        None => vec![vec![goto("dispatch-outside")]],
-    };
+    let first = |chain: &str| vec![ConnectionIsNew, ConnectionHasDnat, ConnectionIsUnconfirmed, goto(chain)];
+    // A map of verdicts is looked up in as few places as possible: with every Service that is added the
+    // kernel walks through all of it, for each place where a base chain leads to it.
+    let services = || vec![Verdict(Set::Services)];
+    let nodeports = || to_nodeport(Set::Nodeports, settings);
+    let from_outside = |rule: Vec<Statement>| settings.foreign.iter().cloned().chain(rule).collect();
+    let prerouting = vec![
+        from_outside(vec![Verdict(Set::LocalServices)]),
+        services(),
+        from_outside(to_nodeport(Set::LocalNodeports, settings)),
+        nodeports(),
+    ];
     vec![
         base("source-ranges-prerouting", Filter, Prerouting, -110, vec![new("source-ranges")]),
         base("source-ranges-output", Filter, Output, -110, vec![new("source-ranges")]),
@@ -275,9 +264,9 @@ pub fn base_chains(settings: &Settings) -> Vec<Chain> {
         base("filter-forward", Filter, Forward, -110, vec![new("no-endpoints-verdict"), new("unowned")]),
         base("filter-output", Filter, Output, -90, vec![new("no-endpoints-verdict"), new("unowned")]),
         base("nat-prerouting", Nat, Prerouting, -100, prerouting),
-        base("nat-output", Nat, Output, -100, vec![vec![goto("dispatch-inside")]]),
-        base("remember-prerouting", Filter, Prerouting, -99, remember),
-        base("remember-output", Filter, Output, -99, vec![first(&[], "remember-inside")]),
+        base("nat-output", Nat, Output, -100, vec![services(), nodeports()]),
+        base("remember-prerouting", Filter, Prerouting, -99, vec![first("remember-arriving")]),
+        base("remember-output", Filter, Output, -99, vec![first("remember-own")]),
         base(
             "nat-postrouting",
             Nat,
@@ -289,6 +278,13 @@ pub fn base_chains(settings: &Settings) -> Vec<Chain> {
             ],
         ),
     ]
+}
+
+/// Follows the verdict of a map of NodePorts.
+fn to_nodeport(map: Set, settings: &Settings) -> Vec<Statement> {
+    let mut rule = nodeport_address(settings);
+    rule.push(Statement::Verdict(map));
+    rule
 }
 
 /// The test that a packet is for an address that takes NodePort traffic. Never loopback.
