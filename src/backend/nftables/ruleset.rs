@@ -209,6 +209,8 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
         chain("masquerade-foreign", masquerade_foreign),
         chain("masquerade-own", vec![vec![SourceIsLocal, SetMark(mark)]]),
         chain("masquerade-marked", vec![vec![Statement::ClearMark(mark)], vec![Statement::Masquerade]]),
+        chain("dispatch-arriving", dispatch_arriving(settings)),
+        chain("dispatch-own", vec![vec![Verdict(Set::Services)], to_nodeport(Set::Nodeports, settings)]),
         chain(
             "allowed-or-drop",
             vec![
@@ -234,37 +236,39 @@ pub fn static_chains(settings: &Settings) -> Vec<Chain> {
     ]
 }
 
-/// Every base chain: with them traffic sees the rest.
+/// What packets from elsewhere are looked up in. The `local-` maps are for those that no local pod sent.
+///
+/// A map of verdicts stands in as few rules as possible: with every Service that is added the kernel walks
+/// through all of it, once for each rule that a base chain leads to.
+fn dispatch_arriving(settings: &Settings) -> Vec<Vec<Statement>> {
+    let foreign = |rule: Vec<Statement>| settings.foreign.iter().cloned().chain(rule).collect();
+    vec![
+        foreign(vec![Statement::Verdict(Set::LocalServices)]),
+        vec![Statement::Verdict(Set::Services)],
+        foreign(to_nodeport(Set::LocalNodeports, settings)),
+        to_nodeport(Set::Nodeports, settings),
+    ]
+}
+
+/// Every base chain: with them traffic sees the rest. They lead to chains that were made while the maps
+/// were empty: a rule that names a map makes the kernel walk through it.
 #[must_use]
 pub fn base_chains(settings: &Settings) -> Vec<Chain> {
     use ChainType::{Filter, Nat};
     use Hook::{Forward, Input, Output, Postrouting, Prerouting};
-    use Statement::{
-        ConnectionHasDnat, ConnectionIsNew, ConnectionIsUnconfirmed, In, MarkIsSet, Masquerade, Verdict,
-    };
+    use Statement::{ConnectionHasDnat, ConnectionIsNew, ConnectionIsUnconfirmed, In, MarkIsSet, Masquerade};
     let new = |chain: &str| vec![ConnectionIsNew, jump(chain)];
     // The first packet of a connection, once its endpoint is known. A SYN that is sent again is new as
     // well, but must not write down an endpoint that has gone meanwhile.
     let first = |chain: &str| vec![ConnectionIsNew, ConnectionHasDnat, ConnectionIsUnconfirmed, goto(chain)];
-    // A map of verdicts is looked up in as few places as possible: with every Service that is added the
-    // kernel walks through all of it, for each place where a base chain leads to it.
-    let services = || vec![Verdict(Set::Services)];
-    let nodeports = || to_nodeport(Set::Nodeports, settings);
-    let from_outside = |rule: Vec<Statement>| settings.foreign.iter().cloned().chain(rule).collect();
-    let prerouting = vec![
-        from_outside(vec![Verdict(Set::LocalServices)]),
-        services(),
-        from_outside(to_nodeport(Set::LocalNodeports, settings)),
-        nodeports(),
-    ];
     vec![
         base("source-ranges-prerouting", Filter, Prerouting, -110, vec![new("source-ranges")]),
         base("source-ranges-output", Filter, Output, -110, vec![new("source-ranges")]),
         base("filter-input", Filter, Input, -110, vec![new("no-endpoints-verdict")]),
         base("filter-forward", Filter, Forward, -110, vec![new("no-endpoints-verdict"), new("unowned")]),
         base("filter-output", Filter, Output, -90, vec![new("no-endpoints-verdict"), new("unowned")]),
-        base("nat-prerouting", Nat, Prerouting, -100, prerouting),
-        base("nat-output", Nat, Output, -100, vec![services(), nodeports()]),
+        base("nat-prerouting", Nat, Prerouting, -100, vec![vec![goto("dispatch-arriving")]]),
+        base("nat-output", Nat, Output, -100, vec![vec![goto("dispatch-own")]]),
         base("remember-prerouting", Filter, Prerouting, -99, vec![first("remember-arriving")]),
         base("remember-output", Filter, Output, -99, vec![first("remember-own")]),
         base(
