@@ -1,19 +1,14 @@
-"""The same cluster behind a Kubernetes API: how long from the last object of the first lists until it is
-programmed, and from an event until its commit. The server here knows as much of the API as that takes."""
+"""A Kubernetes API that knows as much as shunt and kube-proxy ask for: the same cluster without a real server. It
+begins with objects, streams or lists them, takes writes, and tells its watchers. A process of its own."""
 
-import datetime
 import http.server
 import json
 import os
-import re
+import signal
 import threading
-import time
 import urllib.parse
 
-import changes
 import cluster
-import nftnews
-import node
 
 SERVICES, SLICES = "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"
 NODES, CIDRS = "/api/v1/nodes", "/apis/networking.k8s.io/v1/servicecidrs"
@@ -25,179 +20,188 @@ KINDS = {
 }
 PIECE = 1 << 16  # bytes of a stream that are sent at once
 
-KUBECONFIG = """\
-apiVersion: v1
-kind: Config
-clusters: [{{name: bench, cluster: {{server: "http://127.0.0.1:{port}"}}}}]
-contexts: [{{name: bench, context: {{cluster: bench, user: bench}}}}]
-users: [{{name: bench, user: {{}}}}]
-current-context: bench
-"""
-
 NODE = {
-    "metadata": {"name": cluster.NODE, "resourceVersion": "1"},
+    "metadata": {"name": cluster.NODE},
     "status": {"addresses": [{"type": "InternalIP", "address": cluster.NODE_ADDRESS}]},
 }
-CIDR = {"metadata": {"name": "kubernetes", "resourceVersion": "1"}, "spec": {"cidrs": [str(cluster.SERVICE_CIDR)]}}
+CIDR = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [str(cluster.SERVICE_CIDR)]}}
+
+
+def start(services, slices):
+    """Starts a server with these objects on the loopback of this network namespace: its port and process id."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            api = Api({SERVICES: services, SLICES: slices, NODES: [NODE], CIDRS: [CIDR]})
+            os.write(theirs, str(api.port).encode())
+            os.close(theirs)
+            api.serve()
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    with open(ours, encoding="ascii") as pipe:
+        return int(pipe.read()), pid
 
 
 class Api:
-    """A server with the objects of a made-up cluster, which it streams or lists as it is asked."""
+    """The server: objects as text, by kind and name."""
 
-    def __init__(self, made_up):
-        self.objects = {
-            SERVICES: [compact(made_up.service(number)) for number in range(made_up.services)],
-            SLICES: [compact(made_up.endpoint_slice(number)) for number in range(made_up.services)],
-            NODES: [json.dumps({"apiVersion": "v1", "kind": "Node", **NODE})],
-            CIDRS: [json.dumps({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", **CIDR})],
-        }
+    def __init__(self, objects):
         self.version = 10_000_000
-        self.listed = {}  # when the last byte of each first list was on its way, as time.time()
+        self.objects = {path: {} for path in KINDS}
+        for path, found in objects.items():
+            for one in found:
+                self.store(path, one)
         self.watchers = {path: [] for path in KINDS}
         self.lock = threading.Lock()
         api = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-
-            def do_GET(self):  # noqa: N802, the name is http.server's
-                api.answer(self)
+            disable_nagle_algorithm = True
+            wbufsize = -1  # head and body of an answer go out together
 
             def log_message(self, *_):
                 pass
 
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            setattr(Handler, f"do_{method}", lambda request: api.answer(request))
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def port(self):
         return self.server.server_address[1]
 
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+    def serve(self):
+        self.server.serve_forever()
 
     def answer(self, request):
         url = urllib.parse.urlparse(request.path)
         query = dict(urllib.parse.parse_qsl(url.query))
-        if url.path not in KINDS:
-            request.send_error(404)
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        path, name = self.collection(url.path)
+        if path is None:
+            reply(request, 404, status(404, f"{url.path} is not known here"))
+        elif request.command != "GET":
+            reply(request, *self.write(request.command, path, name, body))
+        elif name is not None:
+            found = self.objects[path].get(name)
+            reply(request, 200 if found else 404, found or status(404, f"{name} not found"))
         elif query.get("watch") in ("1", "true"):
-            self.watch(request, url.path, "sendInitialEvents" in query)
+            self.watch(request, path, "sendInitialEvents" in query)
         else:
-            self.list(request, url.path)
+            reply(request, 200, self.list(path))
 
-    def list(self, request, path):
+    def collection(self, path):
+        """The kind that a path is about, whatever the namespace, and the name of an object, if there is one."""
+        head, _, rest = path.partition("/namespaces/")
+        if rest:
+            path = f"{head}/{rest.partition('/')[2]}"
+        if path in KINDS:
+            return path, None
+        kind, _, name = path.rpartition("/")
+        return (kind, name) if kind in KINDS else (None, None)
+
+    def write(self, method, path, name, body):
+        """Creates, replaces or deletes one object, and tells every watcher of it."""
+        with self.lock:
+            wanted = json.loads(body) if method != "DELETE" else None
+            name = name or wanted["metadata"]["name"]
+            there = self.objects[path].get(name)
+            if (there is None) != (method == "POST"):
+                code = 404 if there is None else 409
+                return code, status(code, f"{name} {'not found' if code == 404 else 'already exists'}")
+            if method == "DELETE":
+                self.version += 1
+                del self.objects[path][name]
+                event, text = "DELETED", there
+            else:
+                event, text = {"POST": "ADDED", "PUT": "MODIFIED"}[method], self.store(path, wanted)
+            for stream in self.watchers[path]:
+                send(stream, told(event, text))
+        return 200, text
+
+    def store(self, path, wanted):
+        version, kind = KINDS[path]
+        self.version += 1
+        name = wanted["metadata"]["name"]
+        meta = {
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "uid": f"00000000-0000-4000-8000-{hash((path, name)) & 0xFFFF_FFFF_FFFF:012x}",
+            "resourceVersion": str(self.version),
+        }
+        found = {"apiVersion": version, "kind": kind, **wanted, "metadata": wanted["metadata"] | meta}
+        text = self.objects[path][name] = json.dumps(found, separators=(",", ":"))
+        return text
+
+    def list(self, path):
         version, kind = KINDS[path]
         head = {"apiVersion": version, "kind": f"{kind}List", "metadata": {"resourceVersion": str(self.version)}}
-        text = json.dumps(head)[:-1] + ', "items": [' + ", ".join(self.objects[path]) + "]}"
-        body = text.encode()
-        request.send_response(200)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
-        self.listed.setdefault(path, time.time())
+        return json.dumps(head)[:-1] + ', "items": [' + ", ".join(self.objects[path].values()) + "]}"
 
     def watch(self, request, path, with_objects):
         request.send_response(200)
         request.send_header("Content-Type", "application/json")
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
-        if with_objects:
-            self.stream_objects(request, path)
+        request.wfile.flush()
         with self.lock:
+            if with_objects:
+                self.stream_objects(request, path)
             self.watchers[path].append(request.wfile)
-        request.connection.recv(1)  # until the client goes: it has nothing more to say
+        try:
+            request.connection.recv(1)  # until the client goes: it has nothing more to say
+        except OSError:
+            pass
         with self.lock:
             self.watchers[path].remove(request.wfile)
         request.close_connection = True
 
     def stream_objects(self, request, path):
-        piece = []
-        for text in [*map(added, self.objects[path]), self.end_of_objects(path)]:
+        piece, size = [], 0
+        for text in [*(told("ADDED", text) for text in self.objects[path].values()), self.end_of_objects(path)]:
             piece.append(text)
-            if sum(map(len, piece)) > PIECE:
+            size += len(text)
+            if size > PIECE:
                 send(request.wfile, "".join(piece))
-                piece.clear()
-        send(request.wfile, "".join(piece))
-        self.listed.setdefault(path, time.time())
+                piece, size = [], 0
+        if piece:  # an empty chunk would be the end
+            send(request.wfile, "".join(piece))
 
     def end_of_objects(self, path):
         version, kind = KINDS[path]
         meta = {"resourceVersion": str(self.version), "annotations": {"k8s.io/initial-events-end": "true"}}
-        event = {"type": "BOOKMARK", "object": {"apiVersion": version, "kind": kind, "metadata": meta}}
-        return json.dumps(event) + "\n"
-
-    def change(self, path, text):
-        """Tells every watcher of a changed object."""
-        self.version += 1
-        changed = json.loads(text)
-        changed["metadata"]["resourceVersion"] = str(self.version)
-        event = json.dumps({"type": "MODIFIED", "object": changed}) + "\n"
-        with self.lock:
-            for stream in self.watchers[path]:
-                send(stream, event)
+        found = {"apiVersion": version, "kind": kind, "metadata": meta}
+        return told("BOOKMARK", json.dumps(found))
 
 
-def compact(text):
-    return json.dumps(json.loads(text), separators=(",", ":"))
+def told(event, text):
+    return f'{{"type":"{event}","object":{text}}}\n'
 
 
-def added(text):
-    return f'{{"type":"ADDED","object":{text}}}\n'
+def status(code, message):
+    found = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return json.dumps(found)
+
+
+def reply(request, code, text):
+    body = text.encode()
+    request.send_response(code)
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+    request.wfile.flush()
 
 
 def send(stream, text):
+    """One chunk of a stream; a watcher that is gone is noticed elsewhere."""
     body = text.encode()
-    stream.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
-    stream.flush()
-
-
-def measure(program, config, work, made_up, rounds, count):
-    """Cold starts from the API, then single events of a running shunt."""
-    made_up = cluster.Cluster("", made_up.services, made_up.endpoints, cluster.Json)
-    cold = []
-    for _ in range(rounds):
-        node.fresh_network()
-        api = Api(made_up)
-        log = os.path.join(work, "api.log")
-        kubeconfig = os.path.join(work, "kubeconfig")
-        cluster.put(kubeconfig, KUBECONFIG.format(port=api.port))
-        cluster.put(log, "")
-        shunt = node.Shunt(program, ["--kubeconfig", kubeconfig], config, log)
-        begun = time.time()
-        with node.Daemon(shunt) as daemon:
-            done = programmed_at(log)
-            cold.append({"from_start_s": done - begun, "from_last_object_s": done - max(api.listed.values())})
-            if len(cold) == rounds:
-                found = {"start": daemon.memory()} | events(daemon, api, made_up, count)
-        api.close()
-    return {"cold": cold} | found
-
-
-def events(daemon, api, made_up, count):
-    """Seconds from sending an event until the kernel tells of a commit."""
-    news, latencies = nftnews.News(), []
-    for number in range(count):
-        address = cluster.replacement_address(number)
-        text = made_up.endpoint_slice(made_up.services // 2, address, version=2 + number)
-        news.so_far()
-        start = time.perf_counter()
-        api.change(SLICES, text)
-        heard, _ = news.until_commit(changes.CHANGE_LIMIT)
-        latencies.append(heard - start)
-        time.sleep(changes.PACE)
-    news.close()
-    return {"event_s": latencies}
-
-
-def programmed_at(log):
-    """When shunt says that IPv4 was first programmed, as time.time()."""
-    with open(log, encoding="utf-8") as file:
-        for line in file:
-            match = re.match(r"(\S+)Z .*programmed.*IPv4", line)
-            if match:
-                return datetime.datetime.fromisoformat(match[1] + "+00:00").timestamp()
-    raise RuntimeError("shunt did not say that it has programmed anything")
+    try:
+        stream.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
+        stream.flush()
+    except OSError:
+        pass

@@ -14,10 +14,11 @@ import shutil
 import sys
 import time
 
-import api
+import access
 import changes
 import cluster
 import connect
+import live
 import nftnews
 import node
 import table
@@ -29,10 +30,20 @@ SOME = 100  # 1% of so many objects is one
 def main():
     options = parse()
     os.makedirs(WORK)
+    node.ip("link set lo up")
+    place = live.real(options.outside) if options.outside else None
     results = []
-    for size in options.sizes:
-        say(f"measuring {table.title(size)}")
-        results.append(Bench(options, *size).run())
+    try:
+        for size in options.sizes:
+            say(f"measuring {table.title(size)}")
+            result = {"services": size[0], "endpoints": size[1]}
+            if not (place or options.peer):
+                result |= Bench(options, *size).run()
+            say("  from an API server")
+            result["api"] = live.Live(place, options, WORK, *size, say).run()
+            results.append(result)
+    except access.Refused as error:
+        sys.exit(f"bench: the API server: {error}")
     table.show(results, options)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
@@ -61,6 +72,8 @@ def parse():
     parser.add_argument("--seconds", type=int, default=60, help="of steady load, and of doing nothing")
     parser.add_argument("--connects", type=int, default=20_000)
     parser.add_argument("--style", choices=cluster.STYLES, default="yaml", help="of the manifests")
+    parser.add_argument("--outside", help="where the process stands that leads to a real API server")
+    parser.add_argument("--peer", help="a kube-proxy to measure beside shunt")
     parser.add_argument("--json")
     parser.add_argument("sizes", nargs="+", type=parse_size)
     return parser.parse_args()
@@ -76,7 +89,7 @@ def say(what):
 
 
 class Bench:
-    """One size of cluster."""
+    """One size of cluster, from manifests, and the packets through what they become."""
 
     def __init__(self, options, services, endpoints):
         self.options = options
@@ -91,7 +104,7 @@ class Bench:
         size = made_up.write()
         changes.write_rolled(made_up)
         try:
-            result = {"services": made_up.services, "endpoints": made_up.endpoints, "manifest_bytes": size}
+            result = {"manifest_bytes": size}
             result["cold_start_s"] = [self.cold_start() for _ in range(self.options.rounds)]
             result["programmed"] = self.programmed()
             # the rules of the last round stand: what follows starts with all of it in place
@@ -99,10 +112,6 @@ class Bench:
             result["restart_1_percent"] = self.restarts(self.replace_some)
             node.fresh_network()
             result |= self.daemon()
-            say("  from an API server")
-            result["api"] = api.measure(
-                self.options.shunt, self.shunt.config, WORK, made_up, self.options.rounds, self.options.changes
-            )
             say("  connections")
             rounds, connects = self.options.rounds, self.options.connects
             result["connect"] = connect.measure(self.shunt, made_up, WORK, rounds, connects)
@@ -136,13 +145,14 @@ class Bench:
         """Another endpoint in 1% of the Services, as if shunt had not been there for a while."""
         made_up = self.cluster
         for number in range(0, made_up.services, SOME):
-            address = cluster.replacement_address(round_number * made_up.services // SOME + number)
+            address = made_up.replacement_address(round_number * made_up.services // SOME + number)
             text = made_up.endpoint_slice(number, address, version=2 + round_number)
             cluster.put(made_up.slice_path(number), text)
 
     def daemon(self):
         """A running shunt: its memory, what it uses while nothing happens, and changes."""
         with node.Daemon(self.shunt) as daemon:
+            daemon.settle()
             result = {"start": daemon.memory()}
             result["changes"] = self.changes(daemon)
             result["after_changes"] = daemon.memory()
@@ -157,14 +167,10 @@ class Bench:
         return result
 
     def changes(self, daemon):
-        changer = changes.Changer(daemon, self.cluster.folder)
-        count, found = self.options.changes, {}
-        for kind in changes.kinds(self.cluster):
-            say(f"  {kind.name}")
-            found[kind.name] = changer.measure(kind, range(count))
-            traced = range(count, count + changes.TRACED)
-            found[kind.name] |= changer.trace(kind, traced, os.path.join(WORK, "trace"))
-        changer.close()
+        files = changes.Files(self.shunt, self.cluster)
+        changer = changes.Changer(daemon, files)
+        found = changer.all(self.cluster, self.options.changes, os.path.join(WORK, "trace"), say)
+        files.close()
         return found
 
 

@@ -94,23 +94,20 @@ def service_name(number):
     return f"service-{number:05}"
 
 
+def slice_name(number):
+    return f"{service_name(number)}-x7k2p"
+
+
 def service_address(number):
     return SERVICE_CIDR[256 + number]
-
-
-def replacement_address(number):
-    return CLUSTER_CIDR[1 + number % 65000]  # the first network is kept free of pods
-
-
-def steady_address(number):
-    return CLUSTER_CIDR[3_800_000 + number]  # beyond every pod, and each only once
 
 
 class Cluster:
     """A made-up cluster in a folder."""
 
-    def __init__(self, folder, services, endpoints, style=Yaml):
+    def __init__(self, folder, services, endpoints, style=Yaml, pods=CLUSTER_CIDR):
         self.folder, self.services, self.endpoints, self.style = folder, services, endpoints, style
+        self.pods = pods
 
     def write(self):
         """Writes the manifests of all of it into a folder that does not exist; returns how many bytes they are."""
@@ -129,7 +126,17 @@ class Cluster:
 
     def pod_address(self, number, index):
         """The address of one endpoint of Service `number`, as long as nothing is changed."""
-        return CLUSTER_CIDR[65536 + number * self.endpoints + index]
+        return self.pods[65536 + number * self.endpoints + index]
+
+    def more_address(self, number, index):
+        """The address of the endpoint that comes to Service `number` as the `index`th behind its own."""
+        return self.pods[3_400_000 + number + 50_000 * index]
+
+    def replacement_address(self, number):
+        return self.pods[1 + number % 65000]  # the first network is kept free of pods
+
+    def steady_address(self, number):
+        return self.pods[3_800_000 + number]  # beyond every pod, and each only once
 
     def service(self, number):
         return self.style.service.substitute(
@@ -140,23 +147,17 @@ class Cluster:
         """The slice of Service `number`; with `replaced_by` its last endpoint has that address instead, and
         `more` come behind it."""
         addresses = [self.pod_address(number, index) for index in range(self.endpoints)]
-        addresses += [CLUSTER_CIDR[3_400_000 + number + 50_000 * index] for index in range(more)]
+        addresses += [self.more_address(number, index) for index in range(more)]
         if replaced_by:
             addresses[self.endpoints - 1] = replaced_by
         return self.slice_of(number, addresses, version)
 
-    def rolled_slice(self, endpoints, rolled, version):
-        """The slice of the Service whose pods are rolled, after so many of them, one after the other, got a
-        new address."""
-        addresses = [
-            CLUSTER_CIDR[3_600_000 + index + endpoints * ((rolled + endpoints - 1 - index) // endpoints)]
+    def rolled_addresses(self, endpoints, rolled):
+        """The pods of the Service that is rolled, after so many of them, one after the other, got a new address."""
+        return [
+            self.pods[3_600_000 + index + endpoints * ((rolled + endpoints - 1 - index) // endpoints)]
             for index in range(endpoints)
         ]
-        return self.slice_of(ROLLED, addresses, version)
-
-    def added_service(self, number):
-        """Another Service with its endpoints, for one file."""
-        return self.style.together([self.service(number), self.endpoint_slice(number)])
 
     def slice_of(self, number, addresses, version):
         rows = []
@@ -174,6 +175,7 @@ class Cluster:
             )
         return self.style.endpoint_slice.substitute(
             name=service_name(number),
+            slice=slice_name(number),
             uid=uid(number),
             version=1000 + number + version,
             endpoints=self.style.list_of(rows),

@@ -13,8 +13,9 @@ import urllib.request
 import cluster
 
 CLONE_NEWNET = 0x40000000
+CPUCLOCK_SCHED = 2  # linux/posix-timers.h: with ~pid above it, the CPU time of a process as a clock
 METRICS = "http://127.0.0.1:10249/metrics"
-START_LIMIT = 120  # seconds that any start may take
+START_LIMIT = 120  # seconds that a start of shunt may take
 QUIET = 0.3  # seconds, in which a daemon that has started uses less than a twentieth of a CPU
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,20 +44,29 @@ def ip(command):
     subprocess.run(["ip", *command.split()], check=True)
 
 
-class Shunt:
-    """The program and what it is started with; `source` tells it where the objects are."""
+class Program:
+    """Something that programs Services: what it is called, how it is started, where its log goes."""
+
+    def __init__(self, name, command, log, limit=START_LIMIT):
+        self.name, self.command, self.log, self.limit = name, command, log, limit
+
+    def fail(self, why):
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            sys.stderr.writelines(log.readlines()[-20:])
+        sys.exit(f"bench: {why}; what {self.name} said stands above")
+
+
+class Shunt(Program):
+    """shunt itself; `source` tells it where the objects are."""
 
     def __init__(self, program, source, config, log):
-        self.program, self.source, self.config, self.log = program, source, config, log
-
-    def command(self, *more):
-        return [self.program, "run", *self.source, "--config", self.config, *more]
+        super().__init__("shunt", [program, "run", *source, "--config", config], log)
 
     def once(self):
         """Seconds from starting `shunt run --once` to its end."""
         with open(self.log, "ab") as log:
             start = time.perf_counter()
-            process = subprocess.Popen(self.command("--once"), stdout=log, stderr=log)
+            process = subprocess.Popen([*self.command, "--once"], stdout=log, stderr=log)
             # not wait(timeout): that looks every 50 ms
             limit = threading.Timer(START_LIMIT, process.kill)
             limit.start()
@@ -67,38 +77,44 @@ class Shunt:
             self.fail(f"shunt run --once ended with exit code {code}")
         return seconds
 
-    def fail(self, why):
-        with open(self.log, encoding="utf-8", errors="replace") as log:
-            sys.stderr.writelines(log.readlines()[-20:])
-        sys.exit(f"bench: {why}; what shunt said stands above")
-
 
 class Daemon:
-    """A running shunt: `with Daemon(shunt) as daemon`. It has programmed everything when the block begins."""
+    """A running program: `with Daemon(program) as daemon`, which kills it at the end."""
 
-    def __init__(self, shunt):
-        self.shunt = shunt
-        with open(shunt.log, "ab") as log:
-            self.process = subprocess.Popen(shunt.command(), stdout=log, stderr=log)
+    def __init__(self, program):
+        self.program = program
+        with open(program.log, "ab") as log:
+            self.process = subprocess.Popen(program.command, stdout=log, stderr=log)
 
     @property
     def pid(self):
         return self.process.pid
 
     def __enter__(self):
-        deadline = time.perf_counter() + START_LIMIT
-        while time.perf_counter() < deadline:
-            used = self.cpu_seconds()
-            time.sleep(QUIET)
-            if self.process.poll() is not None:
-                self.shunt.fail(f"shunt ended with exit code {self.process.returncode}")
-            if self.cpu_seconds() - used < QUIET / 20 and tables():
-                return self
-        self.shunt.fail(f"shunt was not done within {START_LIMIT} s")
+        return self
 
     def __exit__(self, kind, value, traceback):
         self.process.kill()
         self.process.wait()
+
+    def settle(self):
+        """Waits until it has programmed something and has nothing more to do."""
+        deadline = time.perf_counter() + START_LIMIT
+        while time.perf_counter() < deadline:
+            if self.is_idle() and tables():
+                return
+        self.program.fail(f"{self.program.name} was not done within {START_LIMIT} s")
+
+    def is_idle(self):
+        """Whether it does next to nothing for a moment."""
+        used = self.cpu_seconds()
+        time.sleep(QUIET)
+        self.must_live()
+        return self.cpu_seconds() - used < QUIET / 20
+
+    def must_live(self):
+        if self.process.poll() is not None:
+            self.program.fail(f"{self.program.name} ended with exit code {self.process.returncode}")
 
     def stop(self):
         """Ends it in order; returns the exit code."""
@@ -112,15 +128,16 @@ class Daemon:
         return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
 
     def cpu_seconds(self):
-        """What all threads have used so far, with the scheduler's resolution."""
-        total = 0
-        for task in os.listdir(f"/proc/{self.pid}/task"):
-            try:
-                with open(f"/proc/{self.pid}/task/{task}/schedstat", encoding="ascii") as file:
-                    total += int(file.read().split()[0])
-            except FileNotFoundError:
-                pass  # a thread that has just ended
-        return total / 1e9
+        """What it has used so far, and what programs that it started and that have ended have used: the
+        scheduler's count for itself, the kernel's clock ticks for those."""
+        try:
+            own = time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
+        except OSError:
+            self.must_live()
+            raise
+        with open(f"/proc/{self.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return own + sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")  # cutime, cstime
 
 
 def tables():
@@ -134,4 +151,3 @@ def metrics_page():
             return page.read().decode()
     except (urllib.error.URLError, OSError):
         return ""
-

@@ -1,68 +1,146 @@
-"""The table that scripts/bench prints."""
+"""The tables that scripts/bench prints."""
 
 import statistics
 
 
 def show(results, options):
-    rows = [("Services x endpoints", [title((r["services"], r["endpoints"])) for r in results])]
+    if "cold_start_s" in results[0]:
+        show_manifests(results)
+        print()
+    show_api(results)
+    print(f"\n{options.rounds} rounds: median (fastest - slowest); {options.changes} changes of each kind", end="")
+    print(", or as many as fit, as it says there" if any(fewer(results, options.changes)) else "")
 
-    def row(name, cell):
-        rows.append((name, [cell(result) for result in results]))
 
-    row("cold start, run --once, start to exit", lambda r: spread(r["cold_start_s"]))
-    row("  batches, operations (shunt's own words)", lambda r: "{batches}, {operations}".format(**r["programmed"]))
-    row("  longest commit (shunt's own words)", lambda r: r["programmed"]["longest"])
-    row("restart, nothing changed", lambda r: spread(r["restart"]["seconds"]))
-    row("  written by it", lambda r: r["restart"]["written"])
-    row("restart, 1% of the Services changed", lambda r: spread(r["restart_1_percent"]["seconds"]))
-    row("  written by it", lambda r: r["restart_1_percent"]["written"])
-    row("resident memory of the daemon", lambda r: megabytes(r["start"]["VmRSS"]))
-    row("  peak", lambda r: megabytes(r["start"]["VmHWM"]))
-    row("  resident after all changes", lambda r: megabytes(r["after_changes"]["VmRSS"]))
+class Rows:
+    """Rows of a table, with a column for each of `results`."""
+
+    def __init__(self, results, head):
+        self.results, self.rows = results, [head]
+
+    def add(self, name, cell, value=None):
+        """A row of `cell(result)`; `value` tells the number behind it, where columns can be compared."""
+        self.rows.append((name, [cell(result) for result in self.results], value and list(map(value, self.results))))
+
+    def seconds(self, name, values):
+        """A row of several rounds; a round without a figure is None."""
+
+        def there(result):
+            return [value for value in values(result) if value is not None]
+
+        def median(result):
+            return statistics.median(there(result)) if there(result) else None
+
+        self.add(name, lambda result: spread(there(result)) if there(result) else "n/a", median)
+
+    def number(self, name, show_number, value):
+        self.add(name, lambda result: show_number(value(result)), value)
+
+
+def show_manifests(results):
+    head = ("from manifests, Services x endpoints", [title((r["services"], r["endpoints"])) for r in results], None)
+    rows = Rows(results, head)
+    rows.seconds("cold start, run --once, start to exit", lambda r: r["cold_start_s"])
+    rows.add("  batches, operations (shunt's own words)", lambda r: "{batches}, {operations}".format(**r["programmed"]))
+    rows.add("  longest commit (shunt's own words)", lambda r: r["programmed"]["longest"])
+    of_restarts(rows)
+    of_memory(rows)
     for kind in results[0]["changes"]:
-        of_kind(row, kind)
+        of_kind(rows, kind, "rename to commit")
     steady = results[0]["steady"]["rate"]
-    row(f"{steady:.0f} endpoints replaced a second, lag p50", lambda r: millis(percentile(r["steady"]["lag_s"], 50)))
-    row("  p99", lambda r: millis(percentile(r["steady"]["lag_s"], 99)))
-    row("  never seen in the kernel", lambda r: str(r["steady"]["unseen"]))
-    row("  CPU", lambda r: f"{r['steady']['cpu_share']:.1%} of a core")
-    row("CPU while nothing happens", lambda r: f"{r['idle_cpu_share']:.3%} of a core")
-    row("from an API server: last object to commit (shunt's own words)", lambda r: spread(api(r, "from_last_object_s")))
-    row("  process start to commit", lambda r: spread(api(r, "from_start_s")))
-    row("  resident memory", lambda r: megabytes(r["api"]["start"]["VmRSS"]))
-    row("  peak", lambda r: megabytes(r["api"]["start"]["VmHWM"]))
-    row("  one endpoint replaced, event to commit, p50", lambda r: millis(percentile(r["api"]["event_s"], 50)))
-    row("  p99", lambda r: millis(percentile(r["api"]["event_s"], 99)))
+    rows.add(f"{steady:.0f} endpoints replaced a second, lag p50", lambda r: millis(percentile(r["steady"]["lag_s"], 50)))
+    rows.add("  p99", lambda r: millis(percentile(r["steady"]["lag_s"], 99)))
+    rows.add("  never seen in the kernel", lambda r: str(r["steady"]["unseen"]))
+    rows.add("  CPU", lambda r: f"{r['steady']['cpu_share']:.1%} of a core")
+    of_idle(rows)
     for shape in results[0]["connect"]:
-        of_shape(row, shape)
-    print_rows(rows)
-    print(f"\n{options.rounds} rounds: median (fastest - slowest); {options.changes} changes of each kind")
+        of_shape(rows, shape)
+    print_rows([row[:2] for row in rows.rows])
 
 
-def of_kind(row, kind):
-    def cell(show_cell):
-        return lambda result: show_cell(result["changes"][kind])
+def show_api(results):
+    """A column for each program and size; where there are two programs, the quotient stands behind them."""
+    names = list(results[0]["api"]["programs"])
+    titles = [title((r["services"], r["endpoints"])) for r in results for _ in names]
+    rows = Rows([r["api"]["programs"][name] for r in results for name in names], ("from an API server", titles, None))
+    if len(names) > 1:
+        rows.rows.append(("", names * len(results), None))
+    rows.seconds("cold start, process start to commit", lambda p: [one["from_start_s"] for one in p["cold"]])
+    rows.seconds("  last of the lists to commit", lambda p: [one["from_last_item_s"] for one in p["cold"]])
+    of_restarts(rows)
+    of_memory(rows)
+    for kind in rows.results[0]["changes"]:
+        of_kind(rows, kind, "answer to commit")
+    of_idle(rows)
+    print_rows([(name, with_quotients(cells, values, names)) for name, cells, values in rows.rows])
 
-    row(f"{kind}, rename to commit, p50", cell(lambda c: millis(percentile(c["latency_s"], 50))))
-    row("  p99", cell(lambda c: millis(percentile(c["latency_s"], 99))))
-    row("  from shunt's own event to commit, p50", cell(lambda c: millis(c["own_p50_s"])))
-    row("  p99", cell(lambda c: millis(c["own_p99_s"])))
-    row("  written by each", cell(lambda c: most_often(c["operations"])))
-    row("  bytes for the kernel, system calls", cell(lambda c: f"{c['bytes']:.0f}, {c['calls']:.1f}"))
-    row("  CPU for 1,000", cell(lambda c: f"{c['cpu_s_per_1000']:.2f} s"))
+
+def with_quotients(cells, values, names):
+    """Behind each pair of columns how many times as much the second one has."""
+    if len(names) == 1:
+        return cells
+    found = []
+    for at in range(0, len(cells), 2):
+        one, other = values[at : at + 2] if values else (None, None)
+        comparable = one is not None and other is not None and one > 0
+        quotient = names[1] + " / " + names[0] if cells[at : at + 2] == names else ""
+        found += [*cells[at : at + 2], f"{other / one:.2f}" if comparable else quotient]
+    return found
 
 
-def of_shape(row, shape):
+def of_restarts(rows):
+    for name, of in (("nothing changed", "restart"), ("1% of the Services changed", "restart_1_percent")):
+        rows.seconds(f"restart, {name}", lambda r, of=of: r[of]["seconds"])
+        rows.add("  written by it", lambda r, of=of: r[of]["written"])
+
+
+def of_memory(rows):
+    rows.number("resident memory of the daemon", megabytes, lambda r: r["start"]["VmRSS"])
+    rows.number("  peak", megabytes, lambda r: r["start"]["VmHWM"])
+    rows.number("  resident after all changes", megabytes, lambda r: r["after_changes"]["VmRSS"])
+
+
+def of_idle(rows):
+    rows.number("CPU while nothing happens", "{:.3%} of a core".format, lambda r: r["idle_cpu_share"])
+
+
+def of_kind(rows, kind, what):
+    def of(field):
+        return lambda result: result["changes"][kind][field]
+
+    def p(field, percent):
+        return lambda result: percentile(of(field)(result), percent)
+
+    rows.number(f"{kind}, {what}, p50", millis, p("latency_s", 50))
+    rows.number("  p99", millis, p("latency_s", 99))
+    if rows.results[0]["changes"][kind]["since_asked_s"]:
+        rows.number("  request to commit, p50", millis, p("since_asked_s", 50))
+        rows.number("  p99", millis, p("since_asked_s", 99))
+    rows.add("  from shunt's own event to commit, p50", lambda r: millis(of("own_p50_s")(r)))
+    rows.add("  p99", lambda r: millis(of("own_p99_s")(r)))
+    rows.add("  written by each", lambda r: most_often(of("operations")(r)))
+    rows.number("  bytes for the kernel", "{:,.0f}".format, of("bytes"))
+    rows.number("  system calls", "{:,.1f}".format, of("calls"))
+    rows.number("  CPU for 1,000", "{:.2f} s".format, of("cpu_s_per_1000"))
+    if len({of("changes")(result) for result in rows.results}) > 1:
+        rows.add("  changes", lambda r: str(of("changes")(r)))
+
+
+def of_shape(rows, shape):
     def cell(show_cell):
         return lambda result: show_cell(result["connect"][shape]) if shape in result["connect"] else "-"
 
-    row(f"TCP connect, {shape}, p50", cell(lambda c: f"{micros(c['p50_s'])} ({c['ratio']:.3f})"))
-    row("  p99", cell(lambda c: micros(c["p99_s"])))
-    row("  connections a second", cell(lambda c: f"{c['per_second']:,.0f}"))
+    rows.add(f"TCP connect, {shape}, p50", cell(lambda c: f"{micros(c['p50_s'])} ({c['ratio']:.3f})"))
+    rows.add("  slowest, fastest round beside no Services", cell(lambda c: "{:.3f}, {:.3f}".format(*c["ratios"])))
+    rows.add("  p99", cell(lambda c: micros(c["p99_s"])))
+    rows.add("  connections a second", cell(lambda c: f"{c['per_second']:,.0f}"))
 
 
-def api(result, what):
-    return [one[what] for one in result["api"]["cold"]]
+def fewer(results, count):
+    """For each kind of change whether less than `count` were made."""
+    for result in results:
+        for program in result["api"]["programs"].values():
+            yield from (kind["changes"] < count for kind in program["changes"].values())
 
 
 def print_rows(rows):

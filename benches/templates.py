@@ -44,7 +44,7 @@ metadata:
     app: ${name}
     endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io
     kubernetes.io/service-name: ${name}
-  name: ${name}-x7k2p
+  name: ${slice}
   namespace: bench
   resourceVersion: "${version}"
   uid: 00000000-0000-4000-9000-${uid}
@@ -128,7 +128,7 @@ SLICE_JSON = """\
       "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
       "kubernetes.io/service-name": "${name}"
     },
-    "name": "${name}-x7k2p",
+    "name": "${slice}",
     "namespace": "bench",
     "resourceVersion": "${version}",
     "uid": "00000000-0000-4000-9000-${uid}"
