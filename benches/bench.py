@@ -42,7 +42,7 @@ def main():
             say("  from an API server")
             result["api"] = live.Live(place, options, WORK, *size, say).run()
             results.append(result)
-    except access.Refused as error:
+    except (access.Refused, ConnectionError) as error:
         sys.exit(f"bench: the API server: {error}")
     table.show(results, options)
     if options.json:

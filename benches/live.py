@@ -118,17 +118,14 @@ class Live:
                 found[program.name] |= self.restarts(program)
                 found[program.name] |= self.running(program)
                 self.remote.restore()
+            if not self.own:
+                self.remote.empty()  # for the next size; what is left after a failure is removed by outside.py
             return result | {"programs": found}
         finally:
-            self.close()
-
-    def close(self):
-        if self.own:
-            os.kill(self.own, signal.SIGKILL)
-            os.waitpid(self.own, 0)
-            self.place.tunnel.close()
-        else:
-            self.remote.empty()
+            if self.own:
+                os.kill(self.own, signal.SIGKILL)
+                os.waitpid(self.own, 0)
+                self.place.tunnel.close()
 
     def fresh_network(self):
         node.fresh_network()

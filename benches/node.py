@@ -123,6 +123,7 @@ class Daemon:
 
     def memory(self):
         """Resident and peak memory in bytes."""
+        self.must_live()
         with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)
         return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
