@@ -97,7 +97,7 @@ class Client:
 
     def __init__(self, access, dial):
         self.access, self.dial, self.tls = access, dial, access.context()
-        self.connection = None
+        self.connection, self.patience = None, PATIENCE
 
     def close(self):
         if self.connection:
@@ -138,7 +138,7 @@ class Client:
     def ask(self, method, path, body=None):
         """Request and answer; a server that is busy, or a connection that broke, is asked again for a while.
         So a request may arrive twice: a caller who creates has to expect 409."""
-        deadline, pause = time.monotonic() + PATIENCE, 0.1
+        deadline, pause = time.monotonic() + self.patience, 0.1
         while True:
             try:
                 self.send(method, path, body)
@@ -256,7 +256,7 @@ def from_yaml(path, text):
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise Unusable(f"it is no YAML: {error}") from error
+        raise Unusable(f"it is no YAML: {' '.join(str(error).split())}") from error
 
 
 def one_name(config):
@@ -277,7 +277,8 @@ def material(holder, field, folder):
     """What a certificate or key field holds, as data or as the name of a file; None without either."""
     if holder.get(f"{field}-data"):
         try:
-            return base64.b64decode(holder[f"{field}-data"]).decode("ascii")
+            data = "".join(str(holder[f"{field}-data"]).split())  # YAML may have broken it into lines
+            return base64.b64decode(data, validate=True).decode("ascii")
         except (binascii.Error, UnicodeDecodeError) as error:
             raise Unusable(f"{field}-data is no base64 of PEM: {error}") from error
     return text_of(os.path.join(folder, holder[field])) if holder.get(field) else None

@@ -1,5 +1,6 @@
 """A Kubernetes API that knows as much as shunt and kube-proxy ask for: the same cluster without a real server. It
-begins with objects, streams or lists them, takes writes, and tells its watchers. A process of its own."""
+begins with objects, streams or lists them, takes writes, and tells its watchers. A process of its own; called as a
+program it is a server without Services, and prints its port."""
 
 import http.server
 import json
@@ -12,11 +13,13 @@ import cluster
 
 SERVICES, SLICES = "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"
 NODES, CIDRS = "/api/v1/nodes", "/apis/networking.k8s.io/v1/servicecidrs"
+NAMESPACES = "/api/v1/namespaces"
 KINDS = {
     SERVICES: ("v1", "Service"),
     SLICES: ("discovery.k8s.io/v1", "EndpointSlice"),
     NODES: ("v1", "Node"),
     CIDRS: ("networking.k8s.io/v1", "ServiceCIDR"),
+    NAMESPACES: ("v1", "Namespace"),
 }
 PIECE = 1 << 16  # bytes of a stream that are sent at once
 
@@ -98,7 +101,7 @@ class Api:
     def collection(self, path):
         """The kind that a path is about, whatever the namespace, and the name of an object, if there is one."""
         head, _, rest = path.partition("/namespaces/")
-        if rest:
+        if "/" in rest:
             path = f"{head}/{rest.partition('/')[2]}"
         if path in KINDS:
             return path, None
@@ -205,3 +208,9 @@ def send(stream, text):
         stream.flush()
     except OSError:
         pass
+
+
+if __name__ == "__main__":
+    empty = Api({CIDRS: [CIDR]})
+    print(empty.port, flush=True)
+    empty.serve()

@@ -26,10 +26,9 @@ import tunnel
 PORT = 6443  # where the server is found in each network namespace that is measured
 OWN = "bench"  # the namespace object on our own server
 QUIET = 0.3  # seconds without a commit, after which what there is is looked at
+SILENT = 5  # seconds without a commit, after which a start is over even if the program goes on with something
 SOME = 100  # 1% of so many objects is one
 
-# kube-proxy syncs at most once a second (minSyncPeriod): a change that comes earlier would measure that
-KUBE_PROXYS_PACE = 1.2
 KUBE_PROXYS_LIMIT = 1800  # seconds for a start: a chain for each endpoint takes its time
 
 CONFIG = """\
@@ -191,13 +190,16 @@ class Live:
         return last - begun if last else None
 
     def last_commit(self, daemon, next_commit):
-        begun, last = time.perf_counter(), None
+        """When the last commit of a start was heard of: then it is idle, or at least silent for some time."""
+        begun = quiet_since = time.perf_counter()
+        last = None
         while True:
             while heard := next_commit(QUIET):
-                last = heard
-            # a start that has nothing to write is idle too, but not at once
-            waited = time.perf_counter() - begun
-            if (daemon.is_idle() and (last or waited > 5) and self.all_there()) or waited > daemon.program.limit:
+                last = quiet_since = heard
+            now = time.perf_counter()
+            # who has nothing to write is idle too, but not at once
+            done = now - quiet_since > SILENT or (last and daemon.is_idle())
+            if (done and self.all_there()) or now - begun > daemon.program.limit:
                 return last
 
     def written(self, program):
@@ -226,7 +228,7 @@ class Live:
             commits.close()
             result = {"start": daemon.memory()}
             writes = remote.Writes(program, self.remote)
-            pace = KUBE_PROXYS_PACE if self.options.peer else changes.PACE  # the same for both
+            pace = self.options.pace if self.options.peer else changes.PACE  # the same for both
             changer = changes.Changer(daemon, writes, pace, self.options.seconds)
             trace_path = os.path.join(self.work, "trace")
             made_up, count = self.remote.made_up, self.options.changes

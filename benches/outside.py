@@ -48,6 +48,7 @@ def main():
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(os.path.join(options.folder, "outside"))
     listener.listen(1)
+    place.client.patience = access.PATIENCE
     try:
         place.make()
         with open(os.path.join(options.folder, "access.json"), "w", encoding="utf-8") as file:
@@ -99,6 +100,7 @@ class Place:
     def __init__(self, found):
         self.make_client = lambda: access.Client(found, lambda: access.dial(found))
         self.client = self.make_client()
+        self.client.patience = 0  # a wrong address is told at once
         self.access, self.name = found, f"{VALUE}-{secrets.token_hex(3)}"
 
     def check(self):

@@ -62,9 +62,13 @@ def show_api(results):
     """A column for each program and size; where there are two programs, the quotient stands behind them."""
     names = list(results[0]["api"]["programs"])
     titles = [title((r["services"], r["endpoints"])) for r in results for _ in names]
-    rows = Rows([r["api"]["programs"][name] for r in results for name in names], ("from an API server", titles, None))
+    head = f"from an API server ({results[0]['api']['server']})"
+    rows = Rows([r["api"]["programs"][name] for r in results for name in names], (head, titles, None))
     if len(names) > 1:
         rows.rows.append(("", names * len(results), None))
+    filled = [r["api"].get("fill_s") for r in results for _ in names]
+    if filled[0] is not None:
+        rows.rows.append(("filling it", [f"{seconds:.1f} s" for seconds in filled], None))
     rows.seconds("cold start, process start to commit", lambda p: [one["from_start_s"] for one in p["cold"]])
     rows.seconds("  last of the lists to commit", lambda p: [one["from_last_item_s"] for one in p["cold"]])
     of_restarts(rows)
@@ -91,7 +95,7 @@ def with_quotients(cells, values, names):
 def of_restarts(rows):
     for name, of in (("nothing changed", "restart"), ("1% of the Services changed", "restart_1_percent")):
         rows.seconds(f"restart, {name}", lambda r, of=of: r[of]["seconds"])
-        rows.add("  written by it", lambda r, of=of: r[of]["written"])
+        rows.add("  written by it", lambda r, of=of: in_short(r[of]["written"]))
 
 
 def of_memory(rows):
@@ -160,7 +164,20 @@ def title(size):
 def most_often(operations):
     first = max(operations, key=operations.get)
     times, all_times = operations[first], sum(operations.values())
-    return first if times == all_times else f"{first} ({times} of {all_times} times)"
+    text = in_short(first)
+    return text if times == all_times else f"{text} ({times} of {all_times} times)"
+
+
+def in_short(written):
+    """What was written; only how much, where that is of many kinds (the JSON file has it all)."""
+    parts = written.split(", ")
+    if len(parts) <= 3:
+        return written
+    sums = {"+": 0, "-": 0}
+    for part in parts:
+        kind, number = part.rsplit(" ", 1)
+        sums[kind[0] if kind[0] in sums else "+"] += int(number)
+    return f"{sums['+']:,} objects added, {sums['-']:,} removed"
 
 
 def spread(seconds):
