@@ -20,7 +20,6 @@ PODS = ipaddress.ip_network("240.0.0.0/9")
 SERVICES, SLICES = "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"
 CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
 WORKERS = 8  # connections that write at the same time
-LIMIT = 120  # seconds until one change has to be in the kernel
 
 
 class Remote:
@@ -230,18 +229,21 @@ class Writes:
         self.news.so_far()
         sought = nftnews.Sought(address.packed for address in addresses)
         asked, answered, answer = time.perf_counter(), None, None
-        deadline = asked + LIMIT
+        deadline = asked + self.program.limit
         self.client.send(method, path, body)
         while not (answered and sought.done):
             waiting = [self.news] if answered else [self.news, self.client]
             ready = select.select(waiting, [], [], max(0, deadline - time.perf_counter()))[0]
             if not ready:
-                self.program.fail(f"{method} {path}: not in the kernel after {LIMIT} s")
+                self.program.fail(f"{method} {path}: not in the kernel after {self.program.limit} s")
             if self.client in ready:
                 answered = time.perf_counter()
                 answer = self.client.answer(method, path)
             if self.news in ready:
-                sought.take(*self.news.receive())
+                try:
+                    sought.take(*self.news.receive())
+                except OSError as error:  # ENOBUFS
+                    sys.exit(f"bench: the kernel tells more of one change than its buffer holds ({error}): run it as root")
         return changes.Made(sought.done - answered, sought.counts, sought.done - asked), answer
 
 
