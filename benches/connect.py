@@ -63,7 +63,7 @@ def summary(found, straight):
         "p99_s": median("p99"),
         "per_second": median("per_second"),
         "ratio": statistics.median(ratios),
-        "ratios": [max(ratios), min(ratios)],
+        "ratios": [min(ratios), max(ratios)],
     }
 
 

@@ -132,7 +132,8 @@ class Place:
         start = time.monotonic()
         selector = f"?fieldSelector=involvedObject.name%3D{self.name}"
         try:
-            counts = [self.try_to(self.remove_all, path.format(self.name)) for path in FILLED]
+            # twice: a write that was on its way may have arrived behind us
+            counts = [self.try_to(self.remove_all, path.format(self.name)) for path in FILLED + FILLED]
             counts.append(self.try_to(self.remove_all, EVENTS, selector))
             self.try_to(self.delete, f"{NODES}/{self.name}")
             self.try_to(self.remove_namespace)
