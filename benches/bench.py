@@ -74,7 +74,7 @@ def parse():
     parser.add_argument("--style", choices=cluster.STYLES, default="yaml", help="of the manifests")
     parser.add_argument("--outside", help="where the process stands that leads to a real API server")
     parser.add_argument("--peer", help="a kube-proxy to measure beside shunt")
-    parser.add_argument("--pace", type=float, default=1.2, help="seconds between one commit and the next change beside a peer")
+    parser.add_argument("--pace", type=float, default=1.2, help="seconds from a commit to the next change beside a peer")
     parser.add_argument("--json")
     parser.add_argument("sizes", nargs="+", type=parse_size)
     return parser.parse_args()

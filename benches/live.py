@@ -90,9 +90,11 @@ class Live:
         self.remote.connect = lambda: access.Client(found, self.place.tunnel.connect)
 
     def programs(self):
-        found = [node.Program("shunt", [self.options.shunt, "run", "--config", self.config], self.log("shunt"))]
-        if self.options.peer:
-            found.append(node.Program("kube-proxy", [self.options.peer, "--config", self.config], self.log("peer"), KUBE_PROXYS_LIMIT))
+        options, config = self.options, ["--config", self.config]
+        found = [node.Program("shunt", [options.shunt, "run", *config], self.log("shunt"))]
+        if options.peer:
+            command = [options.peer, *config]
+            found.append(node.Program("kube-proxy", command, self.log("peer"), KUBE_PROXYS_LIMIT))
         return found
 
     def log(self, name):

@@ -109,8 +109,9 @@ class Place:
         if others:
             name = others[0]["metadata"]["name"]
             raise access.Unusable(
-                f"on {self.access.server} another bench runs, or left its namespace {name}: wait for it, or remove it with: kubectl "
-                f"delete services,endpointslices --all -n {name}; kubectl delete --ignore-not-found namespace/{name} node/{name}"
+                f"on {self.access.server} another bench runs, or left its namespace {name}: wait for it, or remove it "
+                f"with: kubectl delete services,endpointslices --all -n {name}; "
+                f"kubectl delete --ignore-not-found namespace/{name} node/{name}"
             )
         for path in (NAMESPACES, NODES):
             try:

@@ -131,8 +131,8 @@ class Remote:
         room = sum(ipaddress.ip_network(cidr).num_addresses - 2 for cidr in ranges) - taken
         if ranges and room < needed:
             sys.exit(
-                f"bench: the server has room for {room} more Services in {', '.join(ranges)} (ServiceCIDRs), and {needed} are "
-                "needed: measure a smaller size, make --changes smaller, or add a ServiceCIDR"
+                f"bench: the server has room for {room} more Services in {', '.join(ranges)} (ServiceCIDRs), and "
+                f"{needed} are needed: measure a smaller size, make --changes smaller, or add a ServiceCIDR"
             )
 
     def check_addresses(self):
@@ -142,8 +142,8 @@ class Remote:
             if address != "None" and ipaddress.ip_address(address) in cluster.SERVICE_CIDR:
                 name = "{namespace}/{name}".format(**item["metadata"])
                 sys.exit(
-                    f"bench: Service {name} has {address}: the bench needs {cluster.SERVICE_CIDR} for itself on a server that "
-                    "does not choose ClusterIPs"
+                    f"bench: Service {name} has {address}: the bench needs {cluster.SERVICE_CIDR} for itself on a "
+                    "server that does not choose ClusterIPs"
                 )
 
     def empty(self):

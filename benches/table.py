@@ -135,7 +135,8 @@ def of_shape(rows, shape):
         return lambda result: show_cell(result["connect"][shape]) if shape in result["connect"] else "-"
 
     rows.add(f"TCP connect, {shape}, p50", cell(lambda c: micros(c["p50_s"])))
-    rows.add("  times as long as without Services", cell(lambda c: "{:.3f} ({:.3f} - {:.3f})".format(c["ratio"], *c["ratios"])))
+    ratios = cell(lambda c: "{:.3f} ({:.3f} - {:.3f})".format(c["ratio"], *c["ratios"]))
+    rows.add("  times as long as without Services", ratios)
     rows.add("  p99", cell(lambda c: micros(c["p99_s"])))
     rows.add("  connections a second", cell(lambda c: f"{c['per_second']:,.0f}"))
 
