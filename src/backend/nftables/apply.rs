@@ -43,7 +43,10 @@ use crate::model::Family;
 const CHUNK: usize = 5000;
 /// Bytes that an element may need, for sockets with a small send buffer.
 const ELEMENT_BYTES: usize = 120;
-/// Chains in one batch of a cold start; one needs up to 1 KiB.
+/// Sets and chains in one batch of a cold start: for each chain that picks endpoints the kernel walks through
+/// the buckets of their map, a millisecond where there is room for 200,000.
+const SKELETON_PER_BATCH: usize = 16;
+/// Chains of sticky ServicePorts that one batch removes; one needs up to 1 KiB.
 const CHAINS_PER_BATCH: usize = 300;
 
 /// The nftables mode: one table per family, all of it through one socket.

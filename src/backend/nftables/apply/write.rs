@@ -8,7 +8,7 @@ use super::super::ruleset::with_prerequisites;
 use super::super::steps::{self, Step};
 use super::super::sticky::Objects;
 use super::super::transaction::Op;
-use super::{CHAINS_PER_BATCH, Condition, Nftables};
+use super::{Condition, Nftables, SKELETON_PER_BATCH};
 use crate::backend::{BackendError, Receipt};
 use crate::diff::Plan;
 use crate::model::Family;
@@ -29,7 +29,7 @@ impl Nftables {
         let family = plan.family;
         let settings = self.table(family).settings.clone();
         let skeleton = steps::skeleton(&settings, plan, self.table(family).owned);
-        for part in skeleton.ops.chunks(CHAINS_PER_BATCH) {
+        for part in skeleton.ops.chunks(SKELETON_PER_BATCH) {
             self.send_ops(family, part.to_vec(), receipt)?;
         }
         for run in steps::cut(plan, self.chunk()) {
