@@ -5,14 +5,17 @@
 //! relay short ADDRESS SECONDS     opens connections one after the other, from 32 threads
 //! relay bulk ADDRESS SECONDS      sends as much as goes through 4 connections
 //! relay splice ADDRESS ENDPOINT   forwards with splice(2), a thread for each direction
+//! relay bare ADDRESS ENDPOINT     forwards one request and its answer, in the fewest system calls that there are
+//! relay echo ADDRESS              sends datagrams back
+//! relay datagrams ADDRESS SECONDS keeps 32 datagrams on their way in each of 4 flows
 //! relay idle ADDRESS NUMBER       holds so many connections open until its input ends
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a measurement fails by panicking")]
 #![allow(missing_docs, reason = "a program")]
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -25,6 +28,11 @@ use socket2::SockRef;
 const THREADS: usize = 32;
 const STREAMS: usize = 4;
 const REQUEST: &[u8; 64] = &[b'r'; 64];
+/// Datagrams on their way in each flow.
+const WINDOW: usize = 32;
+const DATAGRAM: &[u8; 1200] = &[b'd'; 1200];
+/// Datagrams that are not back after so long are lost.
+const LOST: Duration = Duration::from_millis(50);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -34,6 +42,9 @@ fn main() {
         ["short", at, seconds] => short(at, Duration::from_secs(seconds.parse().unwrap())),
         ["bulk", at, seconds] => bulk(at, Duration::from_secs(seconds.parse().unwrap())),
         ["splice", at, to] => relay(at, to),
+        ["bare", at, to] => bare(at, to),
+        ["echo", at] => echo(at),
+        ["datagrams", at, seconds] => datagrams(at, Duration::from_secs(seconds.parse().unwrap())),
         ["idle", at, number] => idle(at, number.parse().unwrap()),
         // `cargo bench` and `cargo test --benches` run every benchmark without arguments.
         _ => println!("scripts/bench-relay runs this"),
@@ -96,12 +107,12 @@ fn short(at: &str, time: Duration) {
     println!("{rate} connections/s, p50 {} us, p99 {} us, {failed} failed", at(50), at(99));
 }
 
-fn once(at: &str) -> std::io::Result<()> {
+fn once(at: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(at)?;
     stream.write_all(REQUEST)?;
     let mut answer = Vec::with_capacity(128);
     stream.read_to_end(&mut answer)?;
-    if answer == REQUEST { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    if answer == REQUEST { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn bulk(at: &str, time: Duration) {
@@ -156,6 +167,69 @@ fn direction(from: &TcpStream, to: &TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
+/// What a relay cannot do without: it knows how long request and answer are, and waits in each call.
+fn bare(at: &str, to: &str) {
+    let listener = TcpListener::bind(at).unwrap();
+    SockRef::from(&listener).listen(4096).unwrap();
+    let forward = |client: io::Result<(TcpStream, _)>, to: &str| {
+        let (mut client, mut endpoint) = (client?.0, TcpStream::connect(to)?);
+        let mut buffer = [0; REQUEST.len()];
+        client.read_exact(&mut buffer)?;
+        endpoint.write_all(&buffer)?;
+        endpoint.read_exact(&mut buffer)?;
+        client.write_all(&buffer)
+    };
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let _ = forward(listener.accept(), to);
+                }
+            });
+        }
+    });
+}
+
+fn echo(at: &str) {
+    let socket = UdpSocket::bind(at).unwrap();
+    SockRef::from(&socket).set_recv_buffer_size(1 << 20).unwrap();
+    let mut buffer = [0; 2048];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(&buffer[..length], from);
+    }
+}
+
+fn datagrams(at: &str, time: Duration) {
+    let end = Instant::now() + time;
+    let flow = |at: &str| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect(at).unwrap();
+        socket.set_read_timeout(Some(LOST)).unwrap();
+        let (mut back, mut lost, mut under_way) = (0_u64, 0, 0);
+        let mut buffer = [0; 2048];
+        while Instant::now() < end {
+            while under_way < WINDOW {
+                let _ = socket.send(DATAGRAM);
+                under_way += 1;
+            }
+            if socket.recv(&mut buffer).is_ok() {
+                (back, under_way) = (back + 1, under_way - 1);
+            } else {
+                (lost, under_way) = (lost + under_way, 0);
+            }
+        }
+        (back, lost)
+    };
+    let flows: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..STREAMS).map(|_| scope.spawn(|| flow(at))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let back = flows.iter().map(|(back, _)| back).sum::<u64>() / time.as_secs();
+    let lost = flows.iter().map(|(_, lost)| lost).sum::<usize>();
+    let megabits = back * DATAGRAM.len() as u64 * 8 / 1_000_000;
+    println!("{back} datagrams/s there and back, {megabits} Mbit/s each way, {lost} lost");
+}
+
 fn idle(at: &str, number: usize) {
     let connect = |_| {
         let mut stream = TcpStream::connect(at).unwrap();
@@ -164,5 +238,5 @@ fn idle(at: &str, number: usize) {
     };
     let connections: Vec<TcpStream> = (0..number).map(connect).collect();
     println!("{} connections are open", connections.len());
-    let _ = std::io::stdin().read(&mut [0]);
+    let _ = io::stdin().read(&mut [0]);
 }
