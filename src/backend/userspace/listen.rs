@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mio::net::{TcpListener, UdpSocket};
 use socket2::{Domain, Protocol as SocketProtocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
 use super::filter::{self, Gate, Instruction};
@@ -85,14 +86,15 @@ pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<(Listeni
     if place.protocol == Protocol::Udp {
         let _ = socket.set_recv_buffer_size(DATAGRAM_BYTES);
         socket.bind(&place.at.into())?;
-        return Ok((Listening::Udp(socket.into()), filtered));
+        return Ok((Listening::Udp(UdpSocket::from_std(socket.into())), filtered));
     }
     // Connections of an earlier shunt may still be ending.
     socket.set_reuse_address(true)?;
-    set_stream_options(&SockRef::from(&socket))?;
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&SockRef::from(&socket))?;
     socket.bind(&place.at.into())?;
     socket.listen(BACKLOG)?;
-    Ok((Listening::Tcp(socket.into()), filtered))
+    Ok((Listening::Tcp(TcpListener::from_std(socket.into())), filtered))
 }
 
 /// Puts another filter on an open socket.
@@ -121,17 +123,15 @@ fn set_filter(socket: &SockRef<'_>, filter: Option<&[Instruction]>) -> io::Resul
     }
 }
 
-/// Nothing waits for more bytes, and a peer that has vanished is noticed after two minutes. Accepted
-/// connections inherit this from their listener.
+/// A peer that has vanished is noticed after two minutes. Accepted connections inherit this from their listener.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn set_stream_options(socket: &SockRef<'_>) -> io::Result<()> {
+pub fn set_keepalive(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
         .with_retries(6);
-    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive)
 }
 

@@ -110,6 +110,8 @@ pub struct Direction {
     /// What was moved when there was no pipe to be had.
     asked: u64,
     end: End,
+    /// The sender may have finished: what is read last is no bytes.
+    expects_end: bool,
     /// The receiver takes nothing more for now.
     blocked: bool,
 }
@@ -119,6 +121,12 @@ impl Direction {
     #[must_use]
     pub fn beginning_with(bytes: Vec<u8>) -> Self {
         Self { kept: bytes, ..Self::default() }
+    }
+
+    /// The kernel says that the sender has finished, or broken off. Until then a read that does not fill the
+    /// buffer has read all that there is: whatever comes later is told of.
+    pub const fn expect_end(&mut self) {
+        self.expects_end = true;
     }
 
     /// Whether it waits for the receiver.
@@ -133,7 +141,8 @@ impl Direction {
         matches!(self.end, End::Told)
     }
 
-    /// Moves what there is. `count` is told of every byte that the receiver has taken.
+    /// Moves what there is. `count` is told of every byte that the receiver has taken. With the `last` direction
+    /// the connection ends: closing it tells the receiver.
     ///
     /// # Errors
     /// One of the two has broken the connection off.
@@ -142,6 +151,7 @@ impl Direction {
         from: &TcpStream,
         to: &TcpStream,
         shared: &mut Shared,
+        last: bool,
         mut count: impl FnMut(usize),
     ) -> io::Result<Moved> {
         let mut turn = 0;
@@ -155,7 +165,12 @@ impl Direction {
                 return Ok(Moved::Enough);
             }
             if self.end == End::Read {
-                self.finish(to, shared);
+                if !last {
+                    // Where the receiver is gone already, reading from it tells.
+                    let _ = to.shutdown(Shutdown::Write);
+                }
+                self.end = End::Told;
+                self.release(shared);
                 break;
             }
             if turn >= TURN {
@@ -252,14 +267,7 @@ impl Direction {
         self.moved += taken as u64;
         *turn += taken;
         count(taken);
-        Ok(true)
-    }
-
-    fn finish(&mut self, to: &TcpStream, shared: &mut Shared) {
-        // Where the receiver is gone already, reading from it tells.
-        let _ = to.shutdown(Shutdown::Write);
-        self.end = End::Told;
-        self.release(shared);
+        Ok(read == 0 || read == shared.buffer.len() || self.expects_end || !self.kept.is_empty())
     }
 
     /// Gives the pipe back.
@@ -303,7 +311,7 @@ mod tests {
             let start = std::time::Instant::now();
             while direction.moved < end {
                 let _ = sender.write(&chunk);
-                direction.pump(&from, &to, shared, |_| {}).unwrap();
+                direction.pump(&from, &to, shared, false, |_| {}).unwrap();
                 while receiver.read(&mut [0; 16 * 1024]).is_ok_and(|read| read > 0) {}
                 assert!(start.elapsed().as_secs() < 20, "{} of {end} bytes", direction.moved);
             }

@@ -1,10 +1,12 @@
 //! What the main thread and the workers share: open sockets, and what is served on each. EDGE.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, UdpSocket};
 
 use super::choose::{Dice, Memory, Origin, list, pick};
 use super::counters::{Counters, PortName};

@@ -2,24 +2,25 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpStream;
+use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::limits::Room;
-use super::listen::set_stream_options;
+use super::listen::set_keepalive;
 use super::proxy_protocol;
 use super::relay::{Direction, Moved, Shared, break_off};
 use super::slab::Slab;
 use super::slot::{Attempt, Chooser, ServedPort, Slot};
 use super::token::{Kind, token};
 
-/// How long an endpoint may take to answer: two repeated SYNs fit into it.
+/// How long an endpoint may take to answer: two repeated SYNs fit into it. A connection that is older than this
+/// gets its keepalive: most are not, and it takes four system calls.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Endpoints that are tried for one connection.
 const MOST_ATTEMPTS: usize = 8;
@@ -30,7 +31,7 @@ const TURN: usize = 16;
 #[derive(Debug, Default)]
 pub struct Connections {
     all: Slab<Connection>,
-    /// When an attempt to connect is given up; in order, since all of them take equally long.
+    /// When [`PATIENCE`] with each attempt to connect ends; in order.
     deadlines: VecDeque<(Instant, usize, u64)>,
     /// Attempts so far: tells an attempt from a later one in the same place.
     attempts: u64,
@@ -47,8 +48,9 @@ struct Connection {
     peers: (SocketAddr, SocketAddr),
     endpoint: Option<TcpStream>,
     attempt: Attempt,
-    /// The running attempt; `None` when connected.
-    connecting: Option<u64>,
+    /// The last attempt to connect.
+    number: u64,
+    connected: bool,
     up: Direction,
     down: Direction,
 }
@@ -86,10 +88,6 @@ impl Connections {
             }
             match listener.accept() {
                 Ok((client, peer)) => {
-                    if client.set_nonblocking(true).is_err() {
-                        continue;
-                    }
-                    let client = TcpStream::from_std(client);
                     let Some(attempt) = chooser.admit(slot.serving(), peer.ip(), slot.place.at.ip()) else {
                         break_off(&client);
                         continue;
@@ -99,7 +97,8 @@ impl Connections {
                         peers: (peer, slot.place.at),
                         endpoint: None,
                         attempt,
-                        connecting: None,
+                        number: 0,
+                        connected: false,
                         up: Direction::default(),
                         down: Direction::default(),
                     });
@@ -136,14 +135,14 @@ impl Connections {
             }
             let to = SocketAddr::new(target.address, target.port.number());
             let Ok(mut endpoint) = TcpStream::connect(to) else { continue };
-            let _ = set_stream_options(&SockRef::from(&endpoint));
+            let _ = endpoint.set_nodelay(true);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if registry.register(&mut endpoint, token(Kind::Endpoint, at), interest).is_err() {
                 continue;
             }
             self.attempts += 1;
             connection.endpoint = Some(endpoint);
-            connection.connecting = Some(self.attempts);
+            connection.number = self.attempts;
             self.deadlines.push_back((now + PATIENCE, at, self.attempts));
             return;
         }
@@ -160,15 +159,23 @@ impl Connections {
         now: Instant,
     ) -> Option<Token> {
         let connection = self.all.get_mut(at)?;
-        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let ends = event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || ends;
         let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-        if connection.connecting.is_some() {
-            return if kind == Kind::Endpoint { self.connected(at, chooser, registry, now) } else { None };
-        }
         let (from, to) = match kind {
-            Kind::Client => (&connection.up, &connection.down),
-            _ => (&connection.down, &connection.up),
+            Kind::Client => (&mut connection.up, &connection.down),
+            _ => (&mut connection.down, &connection.up),
         };
+        if ends {
+            from.expect_end();
+        }
+        if !connection.connected {
+            return if kind == Kind::Endpoint {
+                self.connected(at, readable, chooser, registry, now)
+            } else {
+                None
+            };
+        }
         if event.is_error() && from.is_blocked() {
             // Reset by the sender, while the receiver takes nothing.
             self.end(at, true);
@@ -184,23 +191,25 @@ impl Connections {
         self.pump(at, true, true)
     }
 
-    /// Looks what has become of an attempt.
+    /// Looks what has become of an attempt; `readable` if the endpoint may have said something already.
     fn connected(
         &mut self,
         at: usize,
+        readable: bool,
         chooser: &mut Chooser,
         registry: &Registry,
         now: Instant,
     ) -> Option<Token> {
         let connection = self.all.get_mut(at)?;
         let endpoint = connection.endpoint.as_ref()?;
-        if !matches!(endpoint.take_error(), Ok(None)) {
-            self.connect(at, chooser, registry, now);
+        if endpoint.peer_addr().is_err() {
+            // Without an error: not yet, that was an event of the socket that had this token before.
+            if !matches!(endpoint.take_error(), Ok(None)) {
+                self.connect(at, chooser, registry, now);
+            }
             return None;
         }
-        // Not yet: that was an event of the socket that had this token before.
-        endpoint.peer_addr().ok()?;
-        connection.connecting = None;
+        connection.connected = true;
         let serving = &connection.attempt.serving;
         serving.port.counters.begun();
         if serving.forwarding().is_some_and(|forwarding| forwarding.proxy_protocol) {
@@ -212,25 +221,29 @@ impl Connections {
             self.end(at, true);
             return None;
         }
-        self.pump(at, true, true)
+        self.pump(at, true, readable)
     }
 
     /// Moves bytes in the directions that are asked for.
     fn pump(&mut self, at: usize, up: bool, down: bool) -> Option<Token> {
         // A token may be of an earlier connection with this number: this one may not be connected yet.
-        let connection = self.all.get_mut(at).filter(|connection| connection.connecting.is_none())?;
+        let connection = self.all.get_mut(at).filter(|connection| connection.connected)?;
         let Connection { client, endpoint, up: upwards, down: downwards, attempt, .. } = connection;
         let endpoint = endpoint.as_ref()?;
         let counters = &attempt.serving.port.counters;
         let mut turn_over = false;
         let mut broken = false;
         if up {
-            let moved = upwards.pump(client, endpoint, &mut self.shared, |bytes| counters.sent(bytes));
+            let moved = upwards.pump(client, endpoint, &mut self.shared, downwards.is_finished(), |bytes| {
+                counters.sent(bytes);
+            });
             turn_over |= matches!(moved, Ok(Moved::TurnOver));
             broken |= moved.is_err();
         }
         if down && !broken {
-            let moved = downwards.pump(endpoint, client, &mut self.shared, |bytes| counters.received(bytes));
+            let moved = downwards.pump(endpoint, client, &mut self.shared, upwards.is_finished(), |bytes| {
+                counters.received(bytes);
+            });
             turn_over |= matches!(moved, Ok(Moved::TurnOver));
             broken |= moved.is_err();
         }
@@ -250,21 +263,26 @@ impl Connections {
         }
         connection.up.release(&mut self.shared);
         connection.down.release(&mut self.shared);
-        if connection.connecting.is_none() {
+        if connection.connected {
             connection.attempt.serving.port.counters.ended();
         }
     }
 
-    /// Gives up attempts that have taken too long; returns when the next one will have.
+    /// Gives up attempts that have taken too long, and has an eye on connections that last; returns when to look
+    /// again.
     pub fn expire(&mut self, chooser: &mut Chooser, registry: &Registry, now: Instant) -> Option<Instant> {
         while let Some((deadline, at, attempt)) = self.deadlines.front().copied() {
-            let waits = self.all.get_mut(at).is_some_and(|connection| connection.connecting == Some(attempt));
-            if waits && deadline > now {
+            let there = self.all.get_mut(at).filter(|connection| connection.number == attempt);
+            if there.is_some() && deadline > now {
                 return Some(deadline);
             }
             self.deadlines.pop_front();
-            if waits {
-                self.connect(at, chooser, registry, now);
+            match there {
+                Some(Connection { connected: true, endpoint: Some(endpoint), .. }) => {
+                    let _ = set_keepalive(&SockRef::from(&*endpoint));
+                }
+                Some(_) => self.connect(at, chooser, registry, now),
+                None => {}
             }
         }
         None
