@@ -13,6 +13,7 @@
 //! `table`, `filter`, `choose`, `ports`, `proxy_protocol`, `slab` and `token` are PURE; the others are edges.
 
 mod apply;
+mod batch;
 mod choose;
 pub mod counters;
 mod filter;

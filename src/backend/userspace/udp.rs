@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 
+use super::batch::{AT_ONCE, Batch};
 use super::limits::Room;
 use super::slab::Slab;
 use super::slot::{Attempt, Chooser, Listening, ServedPort, Slot};
@@ -25,10 +26,8 @@ use crate::policy::endpoints::Target;
 const IDLE: Duration = Duration::from_secs(30);
 /// `net.netfilter.nf_conntrack_udp_timeout_stream`.
 const IDLE_STREAM: Duration = Duration::from_secs(120);
-/// Datagrams handled on one socket before others get their turn.
-const TURN: usize = 64;
-/// The longest datagram.
-const LONGEST: usize = 65_536;
+/// Batches handled on one socket before others get their turn.
+const TURN: usize = 2;
 
 /// All flows of a worker.
 #[derive(Debug, Default)]
@@ -42,7 +41,7 @@ pub struct Flows {
     begun: u64,
     /// Most flows at a time.
     most: usize,
-    buffer: Vec<u8>,
+    batch: Batch,
 }
 
 #[derive(Debug)]
@@ -84,7 +83,6 @@ impl Flows {
     pub fn open(&mut self, slot: &Arc<Slot>, registry: &Registry) -> io::Result<()> {
         let Listening::Udp(socket) = &slot.socket else { return Ok(()) };
         let frontend = Frontend { slot: slot.clone(), by_client: HashMap::new() };
-        self.buffer.resize(LONGEST, 0);
         let at = self.frontends.insert(frontend);
         self.places.insert(slot.place, at);
         super::worker::watch(registry, socket, token(Kind::Datagrams, at))
@@ -130,38 +128,57 @@ impl Flows {
         let slot = self.frontends.get_mut(at)?.slot.clone();
         let Listening::Udp(socket) = &slot.socket else { return None };
         for _ in 0..TURN {
-            let (length, client) = match socket.recv_from(&mut self.buffer) {
-                Ok(received) => received,
+            let count = match self.batch.receive(socket, slot.place.at.is_ipv4()) {
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // An answer of ours that could not be delivered: that client is told nothing.
                 Err(_) => continue,
             };
-            let known = self.frontends.get_mut(at)?.by_client.get(&client).copied();
-            let flow = known.or_else(|| self.begin(at, &slot, client, chooser, registry, now));
-            if let Some(flow) = flow {
-                self.send(flow, length, chooser, registry, now);
+            for (client, datagrams) in self.batch.by_sender() {
+                let mut rest = &datagrams[..];
+                while !rest.is_empty() {
+                    let known = self.frontends.get_mut(at)?.by_client.get(&client).copied();
+                    let flow = known.or_else(|| self.begin(at, &slot, client, chooser, registry, now));
+                    let Some(flow) = flow else { break };
+                    rest = &rest[self.send(flow, rest, chooser, registry, now)..];
+                }
+            }
+            if count < AT_ONCE {
+                return None;
             }
         }
         Some(token(Kind::Datagrams, at))
     }
 
-    /// Sends what stands in the buffer to the endpoint of a flow; to another one if it refuses.
-    fn send(&mut self, at: usize, length: usize, chooser: &mut Chooser, registry: &Registry, now: Instant) {
-        let Some(flow) = self.all.get_mut(at) else { return };
-        flow.last = now;
-        flow.stream |= flow.answered;
-        for _ in 0..2 {
-            let Some(flow) = self.all.get_mut(at) else { return };
-            match flow.socket.send(&self.buffer[..length]) {
-                Ok(sent) => {
-                    flow.attempt.serving.port.counters.sent(sent);
-                    return;
+    /// Sends datagrams of the batch to the endpoint of a flow; to another one if it refuses. Returns how many are
+    /// gone, one way or another: fewer than all of them if the flow has ended.
+    fn send(
+        &mut self,
+        at: usize,
+        datagrams: &[usize],
+        chooser: &mut Chooser,
+        registry: &Registry,
+        now: Instant,
+    ) -> usize {
+        let mut gone = 0;
+        if let Some(flow) = self.all.get_mut(at) {
+            flow.last = now;
+            flow.stream |= flow.answered;
+        }
+        while gone < datagrams.len() {
+            let Some(flow) = self.all.get_mut(at) else { return gone + 1 };
+            match self.batch.send(&flow.socket, &datagrams[gone..], None) {
+                Ok((count, bytes)) => {
+                    flow.attempt.serving.port.counters.sent(bytes);
+                    gone += count;
                 }
                 // The queue is full, or the datagram too long for the way: lost, as on any other router.
-                Err(error) if is_no_refusal(&error) => return,
+                Err(error) if is_no_refusal(&error) => gone += 1,
+                // Each endpoint is tried once, so this comes to an end.
                 Err(_) => self.replace(at, chooser, registry, now),
             }
         }
+        gone
     }
 
     /// Takes datagrams from the endpoint of a flow. Returns a token as above.
@@ -174,15 +191,13 @@ impl Flows {
     ) -> Option<Token> {
         for _ in 0..TURN {
             let flow = self.all.get_mut(at)?;
-            match flow.socket.recv(&mut self.buffer) {
-                Ok(length) => {
+            match self.batch.receive(&flow.socket, flow.target.address.is_ipv4()) {
+                Ok(count) => {
                     (flow.last, flow.answered) = (now, true);
-                    flow.attempt.serving.port.counters.received(length);
-                    let (frontend, client) = (flow.frontend, flow.client);
-                    let slot = &self.frontends.get_mut(frontend)?.slot;
-                    if let Listening::Udp(socket) = &slot.socket {
-                        // Where the client's way is full it is lost, as on any other router.
-                        let _ = socket.send_to(&self.buffer[..length], client);
+                    let slot = &self.frontends.get_mut(flow.frontend)?.slot;
+                    answer(&self.batch, count, slot, flow);
+                    if count < AT_ONCE {
+                        return None;
                     }
                 }
                 Err(error) if is_no_refusal(&error) => return None,
@@ -325,6 +340,19 @@ impl Flows {
             }
         }
         None
+    }
+}
+
+/// Sends a whole batch to the client of a flow.
+fn answer(batch: &Batch, count: usize, slot: &Slot, flow: &Flow) {
+    let Listening::Udp(socket) = &slot.socket else { return };
+    let datagrams: Vec<usize> = (0..count).collect();
+    let mut rest = &datagrams[..];
+    while !rest.is_empty() {
+        // Where the client's way is full one is lost, as on any other router.
+        let (count, bytes) = batch.send(socket, rest, Some(flow.client)).unwrap_or((1, 0));
+        flow.attempt.serving.port.counters.received(bytes);
+        rest = &rest[count..];
     }
 }
 

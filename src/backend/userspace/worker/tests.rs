@@ -450,3 +450,99 @@ fn flows_that_have_ended_leave_nothing_to_look_at() {
         assert_eq!(fixture.counters.active(), 0, "round {round}");
     }
 }
+
+/// Sockets that the test serves by hand: what is sent before a turn comes in one batch.
+struct ByHand {
+    fixture: Fixture,
+    flows: Flows,
+    chooser: Chooser,
+    poll: Poll,
+}
+
+impl ByHand {
+    fn new(to: &[SocketAddr]) -> Self {
+        let fixture = Fixture::unwatched(Protocol::Udp, to);
+        let (mut flows, poll) = (Flows::default(), Poll::new().unwrap());
+        flows.resize(ROOM);
+        flows.open(&fixture.slot, poll.registry()).unwrap();
+        Self { fixture, flows, chooser: chooser(), poll }
+    }
+
+    fn hear_clients(&mut self) {
+        while self.flows.hear_clients(0, &mut self.chooser, self.poll.registry(), Instant::now()).is_some() {}
+    }
+
+    fn hear_endpoints(&mut self) {
+        for flow in 0..ROOM.flows {
+            while self
+                .flows
+                .hear_endpoint(flow, &mut self.chooser, self.poll.registry(), Instant::now())
+                .is_some()
+            {}
+        }
+    }
+}
+
+/// What waits at a socket, with who has sent it.
+fn waiting(socket: &UdpSocket) -> Vec<(Vec<u8>, SocketAddr)> {
+    socket.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 65_536];
+    std::iter::from_fn(|| {
+        socket.recv_from(&mut buffer).ok().map(|(length, from)| (buffer[..length].to_vec(), from))
+    })
+    .collect()
+}
+
+/// Some of these go together, and nobody can tell.
+#[test]
+fn a_batch_changes_neither_datagrams_nor_their_order() {
+    let endpoint = udp();
+    let mut by_hand = ByHand::new(&[endpoint.local_addr().unwrap()]);
+    let clients: Vec<UdpSocket> = (0..3).map(|_| by_hand.fixture.client()).collect();
+    let lengths = [1200, 1200, 1200, 7, 0, 0, 7, 1200, 1200, 2000, 2000, 2000, 1, 30_000];
+    for (at, length) in (1..).zip(lengths) {
+        for (client, number) in clients.iter().zip(1..) {
+            client.send(&vec![at * 8 + number; length]).unwrap();
+        }
+    }
+    by_hand.hear_clients();
+    let seen = waiting(&endpoint);
+    assert_eq!(seen.len(), lengths.len() * clients.len());
+    let mut flows: Vec<SocketAddr> = seen.iter().map(|(_, from)| *from).collect();
+    flows.sort_unstable();
+    flows.dedup();
+    assert_eq!(flows.len(), clients.len(), "one for each client");
+    for (datagram, from) in &seen {
+        endpoint.send_to(datagram, from).unwrap();
+    }
+    by_hand.hear_endpoints();
+    for (client, number) in clients.iter().zip(1_u8..) {
+        // They are connected: they hear only the address that they called.
+        let got: Vec<Vec<u8>> = waiting(client).into_iter().map(|(datagram, _)| datagram).collect();
+        let sent = (1..).zip(lengths).map(|(at, length)| vec![at * 8 + number; length]);
+        assert!(
+            got.iter().eq(sent.collect::<Vec<_>>().iter()),
+            "client {number}: {:?}",
+            got.iter().map(Vec::len)
+        );
+    }
+}
+
+#[test]
+fn a_refusal_loses_one_datagram_and_not_the_batch() {
+    let answers = udp();
+    let refuses = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut by_hand = ByHand::new(&[refuses]);
+    let [client, other] = [by_hand.fixture.client(), by_hand.fixture.client()];
+    client.send(b"lost").unwrap();
+    by_hand.hear_clients();
+    let to = [answers.local_addr().unwrap()];
+    by_hand.fixture.slot.serve(serving(&to, &by_hand.fixture.port, false));
+    for number in 1..=3 {
+        client.send(&[number]).unwrap();
+        other.send(&[number + 10]).unwrap();
+    }
+    by_hand.hear_clients();
+    let got: Vec<u8> = waiting(&answers).iter().map(|(datagram, _)| datagram[0]).collect();
+    assert_eq!(got, [2, 3, 11, 12, 13], "the first one has ended a flow that knew no other endpoint");
+}
