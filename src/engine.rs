@@ -286,6 +286,15 @@ impl<B: Backend> Engine<B> {
         self.backend.outlives_us()
     }
 
+    /// See [`Backend::tend`].
+    pub fn tend(&mut self) {
+        for family in Family::ALL {
+            if let Err(error) = self.backend.tend(family) {
+                debug!(%family, "to be tried again: {error}");
+            }
+        }
+    }
+
     /// What [`Backend::not_remembered`] tells of each family.
     pub fn not_remembered(&mut self) -> [(Family, u64); 2] {
         Family::ALL.map(|family| {

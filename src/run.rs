@@ -21,8 +21,8 @@ use crate::source::Sink;
 /// How often it is looked whether somebody else has changed what is programmed: often enough that what is
 /// damaged works again within a second.
 const CHECK: Duration = Duration::from_millis(250);
-/// How often the backend is asked what it has counted.
-const COUNT: Duration = Duration::from_secs(10);
+/// How often the backend tends to what it has programmed, and is asked what it has counted.
+const TEND: Duration = Duration::from_secs(10);
 
 /// What can wake the engine.
 #[derive(Debug)]
@@ -107,10 +107,10 @@ impl EventLoop {
     ) -> Ended {
         let mut programmed = Some(programmed);
         let start = Instant::now();
-        engine.read_ahead();
-        let (mut check, mut count) = (Every::new(CHECK, start), Every::new(COUNT, start));
+engine.read_ahead();
+        let (mut check, mut tend) = (Every::new(CHECK, start), Every::new(TEND, start));
         loop {
-            if let Err(ended) = self.rest(engine, &mut check, &mut count) {
+            if let Err(ended) = self.rest(engine, &mut check, &mut tend) {
                 return ended;
             }
             while let Ok(event) = self.events.try_recv() {
@@ -149,18 +149,19 @@ impl EventLoop {
         &self,
         engine: &mut Engine<B>,
         check: &mut Every,
-        count: &mut Every,
+        tend: &mut Every,
     ) -> Result<(), Ended> {
         loop {
-            let arrived = self.wait(engine, Some(check.due().min(count.due())))?;
+            let arrived = self.wait(engine, Some(check.due().min(tend.due())))?;
             let now = Instant::now();
             let found = check.is_due(now) && engine.check(now);
-            let counted = count.is_due(now);
-            if counted {
+            let tended = tend.is_due(now);
+            if tended {
+                engine.tend();
                 self.look(engine);
             }
             // Now and then the loop comes round even so, to show that it moves.
-            if arrived || found || counted || engine.deadline().is_some_and(|deadline| deadline <= now) {
+            if arrived || found || tended || engine.deadline().is_some_and(|deadline| deadline <= now) {
                 return Ok(());
             }
         }

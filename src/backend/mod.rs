@@ -57,6 +57,15 @@ pub trait Backend {
         true
     }
 
+    /// Does what has to be done once in a while even if nothing changes: it is called every few seconds. A mode that
+    /// has nothing of the kind leaves it at this.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the next call tries it again.
+    fn tend(&mut self, _family: Family) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// How many new connections there were since the last call whose client should have been remembered
     /// (`ClientIP` affinity) and was not, for want of room. They were served all the same.
     ///

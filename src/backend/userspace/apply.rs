@@ -235,7 +235,7 @@ impl Userspace {
 
     /// Tries what could not be opened once more.
     fn retry(&mut self, family: Family) -> io::Result<()> {
-        let places = self.problems.places();
+        let places = self.problems.places_to_retry();
         let places: Vec<Place> =
             places.into_iter().filter(|place| Family::of(&place.at.ip()) == family).collect();
         if places.is_empty() {
@@ -309,8 +309,11 @@ impl Backend for Userspace {
         false
     }
 
+    fn tend(&mut self, family: Family) -> Result<(), BackendError> {
+        self.retry(family).map_err(failed("opening sockets"))
+    }
+
     fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {
-        self.retry(family).map_err(failed("opening sockets"))?;
         let [four, six] = &*self.not_remembered;
         let count = if family == Family::V4 { four } else { six };
         Ok(count.swap(0, Ordering::Relaxed))

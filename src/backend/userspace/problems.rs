@@ -100,6 +100,12 @@ impl Problems {
         self.by_place.keys().copied().collect()
     }
 
+    /// Every place with a problem that may have gone by itself.
+    pub fn places_to_retry(&self) -> Vec<Place> {
+        let may_have_gone = self.by_place.iter().filter(|(_, problem)| problem.why != Why::Protocol);
+        may_have_gone.map(|(place, _)| *place).collect()
+    }
+
     /// Every place whose port another program had.
     pub fn places_in_use(&self) -> Vec<Place> {
         let in_use = self.by_place.iter().filter(|(_, problem)| problem.why == Why::InUse);
@@ -168,6 +174,9 @@ mod tests {
         assert_eq!(problems.news().len(), 1, "another cause");
         assert!(problems.settle(place("10.96.0.1:80")).is_some());
         assert_eq!(problems.places(), [place("10.96.0.1:443")]);
+        assert_eq!(problems.places_to_retry(), problems.places());
+        problems.note(place("10.96.0.1:443"), problem(&traffic, "shop/web", Why::Protocol));
+        assert!(problems.places_to_retry().is_empty(), "no retry teaches a proxy SCTP");
     }
 
     #[test]
