@@ -107,7 +107,7 @@ impl EventLoop {
     ) -> Ended {
         let mut programmed = Some(programmed);
         let start = Instant::now();
-engine.read_ahead();
+        engine.read_ahead();
         let (mut check, mut tend) = (Every::new(CHECK, start), Every::new(TEND, start));
         loop {
             if let Err(ended) = self.rest(engine, &mut check, &mut tend) {

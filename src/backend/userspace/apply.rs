@@ -17,10 +17,10 @@ use super::limits;
 use super::listen::{Stance, open, refilter};
 use super::locality::{Locality, NodeCidrs, ranges};
 use super::ports::Ports;
-use super::problems::{Problem, Problems, Why};
 use super::routes::{Route, Routes};
 use super::slot::{Chooser, NotRemembered, ServedPort, Serving, Slot};
-use super::table::{Held, Place, Steps, Table};
+use super::table::{Binding, Effects, OwnedRow, Table};
+use super::unserved::{Unserved, UnservedFrontends, Why};
 use super::worker::{Orders, Workers};
 use crate::backend::{Backend, BackendError, Receipt};
 use crate::config::{Config, DetectLocal};
@@ -44,15 +44,15 @@ pub struct Userspace {
     worker_count: usize,
     not_remembered: NotRemembered,
     routes: Routes,
-    lanes: [Lane; 2],
-    sockets: HashMap<Place, Open>,
+    families: [FamilyState; 2],
+    sockets: HashMap<Binding, OpenSocket>,
     ports: Ports,
-    problems: Problems,
+    unserved: UnservedFrontends,
 }
 
 /// One family.
 #[derive(Debug)]
-struct Lane {
+struct FamilyState {
     table: Table,
     /// The next plan is compared with what there is, not with the last one.
     unread: bool,
@@ -62,7 +62,7 @@ struct Lane {
 
 /// An open socket.
 #[derive(Debug)]
-struct Open {
+struct OpenSocket {
     slot: Arc<Slot>,
     filter: Option<Vec<Instruction>>,
 }
@@ -84,7 +84,8 @@ impl Userspace {
             move || Chooser::new(Locality::new(detect.clone(), cidrs.clone()), most_clients, count.clone())
         };
         let workers = Workers::start(worker_count, chooser).map_err(failed("starting relay threads"))?;
-        let lane = |family| Lane { table: Table::new(family), unread: true, foreign: BTreeMap::new() };
+        let family_state =
+            |family| FamilyState { table: Table::new(family), unread: true, foreign: BTreeMap::new() };
         info!(
             threads = worker_count,
             open_files = limit,
@@ -99,47 +100,48 @@ impl Userspace {
             worker_count,
             not_remembered,
             routes: Routes::open().map_err(failed("opening a netlink socket"))?,
-            lanes: Family::ALL.map(lane),
+            families: Family::ALL.map(family_state),
             sockets: HashMap::new(),
             ports: Ports::new(traffic),
-            problems: Problems::default(),
+            unserved: UnservedFrontends::default(),
         })
     }
 
     /// Takes over a plan; what it means is compared with what there is where that is not known.
-    fn steps(&mut self, plan: &Plan) -> io::Result<(Steps, Vec<(Route, bool)>)> {
-        let lane = lane(&mut self.lanes, plan.family);
-        let steps = lane.table.apply(plan);
-        if !std::mem::replace(&mut lane.unread, true) {
-            let changes = route_changes(&steps);
-            return Ok((steps, changes));
+    fn effects(&mut self, plan: &Plan) -> io::Result<(Effects, Vec<(Route, bool)>)> {
+        let family_state = family_state(&mut self.families, plan.family);
+        let effects = family_state.table.apply(plan);
+        if !std::mem::replace(&mut family_state.unread, true) {
+            let changes = route_changes(&effects);
+            return Ok((effects, changes));
         }
-        let mut steps = lane.table.everything();
-        let wanted: BTreeSet<Route> = route_changes(&steps).into_iter().map(|(route, _)| route).collect();
+        let mut effects = family_state.table.everything();
+        let wanted: BTreeSet<Route> = route_changes(&effects).into_iter().map(|(route, _)| route).collect();
         let installed = self.routes.list(plan.family)?;
         let mut changes: Vec<(Route, bool)> =
             wanted.difference(&installed).map(|route| (*route, true)).collect();
         changes.extend(installed.difference(&wanted).map(|route| (*route, false)));
-        let served: BTreeSet<Place> = steps.places.iter().map(|(place, _)| *place).collect();
-        let known = self.sockets.keys().copied().chain(self.problems.places());
-        let gone = known.filter(|place| Family::of(&place.at.ip()) == plan.family && !served.contains(place));
-        steps.places.extend(gone.map(|place| (place, None)));
-        Ok((steps, changes))
+        let served: BTreeSet<Binding> = effects.bindings.iter().map(|(binding, _)| *binding).collect();
+        let known = self.sockets.keys().copied().chain(self.unserved.bindings());
+        let gone =
+            known.filter(|binding| Family::of(&binding.at.ip()) == plan.family && !served.contains(binding));
+        effects.bindings.extend(gone.map(|binding| (binding, None)));
+        Ok((effects, changes))
     }
 
     /// Makes addresses local, or no longer.
     fn change_routes(&mut self, family: Family, changes: &[(Route, bool)]) -> io::Result<()> {
-        let lane = lane(&mut self.lanes, family);
+        let family_state = family_state(&mut self.families, family);
         for (route, _) in changes {
             if let Route::Local(address) = route {
-                lane.foreign.remove(address);
+                family_state.foreign.remove(address);
             }
         }
         for (route, error) in self.routes.change(changes)? {
             match route {
                 // Somebody else may have done it.
                 Route::Local(address) if self.routes.way(address).is_ok_and(|way| way.local) => {}
-                Route::Local(address) => _ = lane.foreign.insert(address, error.to_string()),
+                Route::Local(address) => _ = family_state.foreign.insert(address, error.to_string()),
                 Route::Drop(net) => warn!(
                     "addresses of the service range {net} that no Service owns are not dropped here, they leave by \
                      the default route: {error}"
@@ -149,36 +151,36 @@ impl Userspace {
         Ok(())
     }
 
-    /// Opens, changes or closes the socket of a place.
-    fn serve(&mut self, place: Place, held: Option<&Held>, orders: &mut Orders) {
+    /// Opens, changes or closes the socket of a binding.
+    fn serve(&mut self, binding: Binding, held: Option<&OwnedRow>, orders: &mut Orders) {
         let frontend = held.and_then(|held| match &*held.row {
             Row::Frontend(_, forwarding) => Some((held, forwarding)),
             _ => None,
         });
         let Some((held, forwarding)) = frontend else {
-            self.close(place, orders);
-            let gone = self.ports.release(place);
+            self.close(binding, orders);
+            let gone = self.ports.release(binding);
             return self.drain(gone, orders);
         };
-        let (port, gone) = self.ports.hold(place, &forwarding.service_port);
+        let (port, gone) = self.ports.hold(binding, &forwarding.service_port);
         self.drain(gone, orders);
         let pods = ranges(&self.detect, &self.node_cidrs);
         let stance = Stance::of(forwarding, pods.as_deref());
         if stance == Stance::Refuse {
             // Its connections stay: the ServicePort is still there.
-            return self.close(place, orders);
+            return self.close(binding, orders);
         }
         let (filter, complete) = stance.filter();
         let Some(serving) = Serving::new(held.row.clone(), port.clone(), complete) else { return };
-        let result = match self.sockets.get_mut(&place) {
+        let result = match self.sockets.get_mut(&binding) {
             Some(open) => refit(open, serving, filter, orders),
-            None => self.open_socket(place, serving, filter, orders),
+            None => self.open_socket(binding, serving, filter, orders),
         };
         match result {
-            Ok(()) => _ = self.problems.settle(place),
+            Ok(()) => _ = self.unserved.settle(binding),
             Err(why) => {
-                self.close_socket(place, orders);
-                self.problems.note(place, Problem { owner: held.owner.clone(), port, why });
+                self.close_socket(binding, orders);
+                self.unserved.note(binding, Unserved { owner: held.owner.clone(), port, why });
             }
         }
     }
@@ -190,79 +192,79 @@ impl Userspace {
 
     fn open_socket(
         &mut self,
-        place: Place,
+        binding: Binding,
         mut serving: Serving,
         mut filter: Option<Vec<Instruction>>,
         orders: &mut Orders,
     ) -> Result<(), Why> {
-        if place.protocol == Protocol::Sctp {
+        if binding.protocol == Protocol::Sctp {
             return Err(Why::Protocol);
         }
-        let address = place.at.ip();
-        if let Some(error) = lane(&mut self.lanes, Family::of(&address)).foreign.get(&address) {
+        let address = binding.at.ip();
+        if let Some(error) = family_state(&mut self.families, Family::of(&address)).foreign.get(&address) {
             return Err(Why::NotLocal(error.clone()));
         }
         if !limits::admits(self.limit, self.sockets.len()) {
             return Err(Why::Descriptors(self.limit));
         }
         let (socket, filtered) =
-            open(place, filter.as_deref()).map_err(|error| match error.raw_os_error() {
+            open(binding, filter.as_deref()).map_err(|error| match error.raw_os_error() {
                 Some(libc::EADDRINUSE) => Why::InUse,
                 Some(libc::EACCES) => Why::Forbidden,
                 Some(libc::EMFILE) => Why::Descriptors(self.limit),
                 _ => Why::Other(error.to_string()),
             })?;
         if let Err(error) = filtered {
-            warn_unfiltered(place, &error);
+            warn_unfiltered(binding, &error);
             (filter, serving.filtered) = (None, false);
         }
-        let slot = Arc::new(Slot::new(place, socket, Arc::new(serving)));
+        let slot = Arc::new(Slot::new(binding, socket, Arc::new(serving)));
         orders.open.push(slot.clone());
-        self.sockets.insert(place, Open { slot, filter });
+        self.sockets.insert(binding, OpenSocket { slot, filter });
         Ok(())
     }
 
-    fn close(&mut self, place: Place, orders: &mut Orders) {
-        self.problems.settle(place);
-        self.close_socket(place, orders);
+    fn close(&mut self, binding: Binding, orders: &mut Orders) {
+        self.unserved.settle(binding);
+        self.close_socket(binding, orders);
     }
 
-    fn close_socket(&mut self, place: Place, orders: &mut Orders) {
-        if self.sockets.remove(&place).is_some() {
-            orders.close.push(place);
+    fn close_socket(&mut self, binding: Binding, orders: &mut Orders) {
+        if self.sockets.remove(&binding).is_some() {
+            orders.close.push(binding);
         }
     }
 
     /// Tries what could not be opened once more.
     fn retry(&mut self, family: Family) -> io::Result<()> {
-        let places = self.problems.places_to_retry();
-        let places: Vec<Place> =
-            places.into_iter().filter(|place| Family::of(&place.at.ip()) == family).collect();
-        if places.is_empty() {
+        let bindings = self.unserved.to_retry();
+        let bindings: Vec<Binding> =
+            bindings.into_iter().filter(|binding| Family::of(&binding.at.ip()) == family).collect();
+        if bindings.is_empty() {
             return Ok(());
         }
-        let foreign = lane(&mut self.lanes, family).foreign.keys();
+        let foreign = family_state(&mut self.families, family).foreign.keys();
         let changes: Vec<(Route, bool)> = foreign.map(|address| (Route::Local(*address), true)).collect();
         self.change_routes(family, &changes)?;
         let mut orders = Orders::default();
-        for place in places {
-            self.serve_again(place, &mut orders);
+        for binding in bindings {
+            self.serve_again(binding, &mut orders);
         }
         self.order(orders)
     }
 
-    fn serve_again(&mut self, place: Place, orders: &mut Orders) {
-        let held = lane(&mut self.lanes, Family::of(&place.at.ip())).table.at(place).cloned();
-        self.serve(place, held.as_ref(), orders);
-        if self.sockets.contains_key(&place) {
-            info!("{place} is served now");
+    fn serve_again(&mut self, binding: Binding, orders: &mut Orders) {
+        let held = family_state(&mut self.families, Family::of(&binding.at.ip())).table.at(binding).cloned();
+        self.serve(binding, held.as_ref(), orders);
+        if self.sockets.contains_key(&binding) {
+            info!("{binding} is served now");
         }
     }
 
     fn order(&mut self, mut orders: Orders) -> io::Result<()> {
         orders.room = limits::room(self.limit, self.sockets.len(), self.worker_count);
         self.workers.order(orders)?;
-        self.problems.news().iter().for_each(|line| warn!("{line}"));
+        self.unserved.news().iter().for_each(|line| warn!("{line}"));
         Ok(())
     }
 }
@@ -273,31 +275,31 @@ impl Backend for Userspace {
     }
 
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
-        let lane = lane(&mut self.lanes, family);
-        lane.unread = true;
-        Ok(lane.table.rows().collect())
+        let family_state = family_state(&mut self.families, family);
+        family_state.unread = true;
+        Ok(family_state.table.rows().collect())
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<Receipt, BackendError> {
         let start = Instant::now();
         let family = plan.family;
-        let (steps, routes) = self.steps(plan).map_err(failed("reading local routes"))?;
+        let (effects, routes) = self.effects(plan).map_err(failed("reading local routes"))?;
         let (add, remove): (Vec<_>, Vec<_>) = routes.into_iter().partition(|(_, add)| *add);
         self.change_routes(family, &add).map_err(failed("adding local routes"))?;
         let mut orders = Orders::default();
-        for (place, held) in &steps.places {
-            self.serve(*place, held.as_ref(), &mut orders);
+        for (binding, held) in &effects.bindings {
+            self.serve(*binding, held.as_ref(), &mut orders);
         }
         // Who had the port may have let go of it: that costs a system call each.
-        for place in self.problems.places_in_use() {
-            self.serve_again(place, &mut orders);
+        for binding in self.unserved.in_use() {
+            self.serve_again(binding, &mut orders);
         }
         self.order(orders).map_err(failed("telling the relay threads"))?;
         // Last: while a socket is open, its address is the node's own.
         self.change_routes(family, &remove).map_err(failed("removing local routes"))?;
-        lane(&mut self.lanes, family).unread = false;
+        family_state(&mut self.families, family).unread = false;
         let mut receipt = Receipt::default();
-        receipt.add(steps.places.len() + add.len() + remove.len(), 0, start.elapsed());
+        receipt.add(effects.bindings.len() + add.len() + remove.len(), 0, start.elapsed());
         Ok(receipt)
     }
 
@@ -341,7 +343,7 @@ pub fn cleanup(family: Family) -> Result<bool, BackendError> {
 /// Serves something else on an open socket. At no time may anybody call whom neither filter nor relay would
 /// let in: a filter comes before what relies on it, and goes after it.
 fn refit(
-    open: &mut Open,
+    open: &mut OpenSocket,
     mut serving: Serving,
     filter: Option<Vec<Instruction>>,
     orders: &mut Orders,
@@ -352,7 +354,7 @@ fn refit(
             Ok(()) => open.filter = filter,
             Err(error) => {
                 if open.slot.serving().filtered {
-                    warn_unfiltered(open.slot.place, &error);
+                    warn_unfiltered(open.slot.binding, &error);
                 }
                 serving.filtered = false;
                 removes = open.filter.is_some();
@@ -365,28 +367,28 @@ fn refit(
         result.map_err(|error| Why::Other(format!("its filter cannot be removed: {error}")))?;
         open.filter = None;
     }
-    if open.slot.place.protocol == Protocol::Udp {
-        orders.changed.push(open.slot.place);
+    if open.slot.binding.protocol == Protocol::Udp {
+        orders.changed.push(open.slot.binding);
     }
     Ok(())
 }
 
-fn warn_unfiltered(place: Place, error: &io::Error) {
+fn warn_unfiltered(binding: Binding, error: &io::Error) {
     warn!(
-        "{place} is served without a socket filter ({error}): clients outside loadBalancerSourceRanges are turned \
+        "{binding} is served without a socket filter ({error}): clients outside loadBalancerSourceRanges are turned \
          away by shunt itself, with a reset. A long list may need a higher net.core.optmem_max, or fewer ranges"
     );
 }
 
-/// The routes that steps ask for.
-fn route_changes(steps: &Steps) -> Vec<(Route, bool)> {
-    let addresses = steps.addresses.iter().map(|(address, wanted)| (Route::Local(*address), *wanted));
-    let ranges = steps.ranges.iter().map(|(net, wanted)| (Route::Drop(*net), *wanted));
+/// The routes that effects ask for.
+fn route_changes(effects: &Effects) -> Vec<(Route, bool)> {
+    let addresses = effects.addresses.iter().map(|(address, wanted)| (Route::Local(*address), *wanted));
+    let ranges = effects.ranges.iter().map(|(net, wanted)| (Route::Drop(*net), *wanted));
     addresses.chain(ranges).collect()
 }
 
-fn lane(lanes: &mut [Lane; 2], family: Family) -> &mut Lane {
-    let [four, six] = lanes;
+fn family_state(families: &mut [FamilyState; 2], family: Family) -> &mut FamilyState {
+    let [four, six] = families;
     if family == Family::V4 { four } else { six }
 }
 

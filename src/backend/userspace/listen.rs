@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol as SocketProtocol, SockFilter, SockRef, Socket, T
 
 use super::filter::{self, Gate, Instruction};
 use super::slot::Listening;
-use super::table::Place;
+use super::table::Binding;
 use crate::desired::{Choice, Forwarding};
 use crate::model::Protocol;
 
@@ -66,16 +66,16 @@ impl Stance {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<(Listening, io::Result<()>)> {
-    let domain = Domain::for_address(place.at);
-    let socket = match place.protocol {
+pub fn open(binding: Binding, filter: Option<&[Instruction]>) -> io::Result<(Listening, io::Result<()>)> {
+    let domain = Domain::for_address(binding.at);
+    let socket = match binding.protocol {
         Protocol::Tcp => Socket::new(domain, Type::STREAM.nonblocking(), Some(SocketProtocol::TCP))?,
         Protocol::Udp => Socket::new(domain, Type::DGRAM.nonblocking(), Some(SocketProtocol::UDP))?,
         Protocol::Sctp => return Err(io::ErrorKind::Unsupported.into()),
     };
     // The address may become local only later (FREEBIND), or live only in a route, which IPv6 does not
     // take for an address of its own.
-    match place.at {
+    match binding.at {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
             socket.set_only_v6(true)?;
@@ -83,16 +83,16 @@ pub fn open(place: Place, filter: Option<&[Instruction]>) -> io::Result<(Listeni
         }
     }
     let filtered = set_filter(&SockRef::from(&socket), filter);
-    if place.protocol == Protocol::Udp {
+    if binding.protocol == Protocol::Udp {
         let _ = socket.set_recv_buffer_size(DATAGRAM_BYTES);
-        socket.bind(&place.at.into())?;
+        socket.bind(&binding.at.into())?;
         return Ok((Listening::Udp(UdpSocket::from_std(socket.into())), filtered));
     }
     // Connections of an earlier shunt may still be ending.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     set_keepalive(&SockRef::from(&socket))?;
-    socket.bind(&place.at.into())?;
+    socket.bind(&binding.at.into())?;
     socket.listen(BACKLOG)?;
     Ok((Listening::Tcp(TcpListener::from_std(socket.into())), filtered))
 }

@@ -2,12 +2,12 @@
 //! no NAT.
 //!
 //! ```text
-//!  Plan ─▶ table ─▶ Steps ─▶ apply ─▶ routes      addresses of Services become the node's own
-//!                              │  └──▶ listen      a socket for each frontend, with a filter
-//!                              ▼
-//!                            worker (a thread each) ─▶ tcp, relay   connections
-//!                              │                    └▶ udp          flows
-//!                              └─▶ slot, choose: which endpoint
+//!  Plan ─▶ table ─▶ Effects ─▶ apply ─▶ routes     addresses of Services become the node's own
+//!                                │  └──▶ listen     a socket for each frontend, with a filter
+//!                                ▼
+//!                              worker (a thread each) ─▶ tcp, relay   connections
+//!                                │                    └▶ udp, batch   flows
+//!                                └─▶ slot, choose: which endpoint
 //! ```
 //!
 //! `table`, `filter`, `choose`, `ports`, `proxy_protocol`, `slab` and `token` are PURE; the others are edges.
@@ -21,7 +21,6 @@ mod limits;
 mod listen;
 mod locality;
 mod ports;
-mod problems;
 mod proxy_protocol;
 mod relay;
 mod routes;
@@ -31,6 +30,7 @@ mod table;
 mod tcp;
 mod token;
 mod udp;
+mod unserved;
 mod worker;
 
 pub use apply::{Userspace, cleanup};

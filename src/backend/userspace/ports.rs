@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::counters::{PortName, Traffic};
 use super::slot::ServedPort;
-use super::table::Place;
+use super::table::Binding;
 use crate::desired::ServicePortName;
 
 /// All ServicePorts. A frontend holds its own for as long as it stands, be it open, refused for want of
@@ -15,53 +15,53 @@ use crate::desired::ServicePortName;
 pub struct Ports {
     traffic: Traffic,
     by_name: HashMap<String, Held>,
-    by_place: HashMap<Place, Arc<ServedPort>>,
+    by_binding: HashMap<Binding, Arc<ServedPort>>,
 }
 
 /// A ServicePort and how many frontends hold it.
 #[derive(Debug)]
 struct Held {
     port: Arc<ServedPort>,
-    places: usize,
+    bindings: usize,
 }
 
 impl Ports {
     /// None yet; their counters are shown in `traffic`.
     #[must_use]
     pub fn new(traffic: Traffic) -> Self {
-        Self { traffic, by_name: HashMap::new(), by_place: HashMap::new() }
+        Self { traffic, by_name: HashMap::new(), by_binding: HashMap::new() }
     }
 
     /// The ServicePort of a frontend; besides it the one that was there before, if that has gone with this.
     pub fn hold(
         &mut self,
-        place: Place,
+        binding: Binding,
         name: &ServicePortName,
     ) -> (Arc<ServedPort>, Option<Arc<ServedPort>>) {
-        if let Some(port) = self.by_place.get(&place).filter(|port| port.name.name == *name) {
+        if let Some(port) = self.by_binding.get(&binding).filter(|port| port.name.name == *name) {
             return (port.clone(), None);
         }
-        let name = PortName { name: name.clone(), protocol: place.protocol };
+        let name = PortName { name: name.clone(), protocol: binding.protocol };
         let held = self.by_name.entry(name.to_string()).or_insert_with(|| {
             let counters = self.traffic.of(&name);
-            Held { port: Arc::new(ServedPort::new(name, counters)), places: 0 }
+            Held { port: Arc::new(ServedPort::new(name, counters)), bindings: 0 }
         });
-        held.places += 1;
+        held.bindings += 1;
         let port = held.port.clone();
-        let before = self.by_place.insert(place, port.clone());
+        let before = self.by_binding.insert(binding, port.clone());
         (port, before.and_then(|before| self.let_go(before)))
     }
 
     /// A frontend has gone; returns its ServicePort if that has gone with it.
-    pub fn release(&mut self, place: Place) -> Option<Arc<ServedPort>> {
-        self.by_place.remove(&place).and_then(|port| self.let_go(port))
+    pub fn release(&mut self, binding: Binding) -> Option<Arc<ServedPort>> {
+        self.by_binding.remove(&binding).and_then(|port| self.let_go(port))
     }
 
     fn let_go(&mut self, port: Arc<ServedPort>) -> Option<Arc<ServedPort>> {
         let key = port.name.to_string();
         let held = self.by_name.get_mut(&key)?;
-        held.places -= 1;
-        if held.places > 0 {
+        held.bindings -= 1;
+        if held.bindings > 0 {
             return None;
         }
         self.by_name.remove(&key);
@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn a_port_goes_with_its_last_frontend() {
         let mut ports = Ports::new(Traffic::default());
-        let place = |at: &str| Place { protocol: Protocol::Tcp, at: at.parse().unwrap() };
+        let binding = |at: &str| Binding { protocol: Protocol::Tcp, at: at.parse().unwrap() };
         let name = |text: &str| ServicePortName::parse(text).unwrap();
-        let [a, b] = [place("10.96.0.1:80"), place("192.0.2.1:80")];
+        let [a, b] = [binding("10.96.0.1:80"), binding("192.0.2.1:80")];
         let (web, gone) = ports.hold(a, &name("shop/web"));
         assert!(gone.is_none());
         for at in [a, b, b] {

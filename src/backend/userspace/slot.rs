@@ -11,7 +11,7 @@ use mio::net::{TcpListener, UdpSocket};
 use super::choose::{Dice, Memory, Origin, list, pick};
 use super::counters::{Counters, PortName};
 use super::locality::Locality;
-use super::table::Place;
+use super::table::Binding;
 use crate::desired::{Forwarding, Row};
 use crate::diff::RowRef;
 use crate::model::TrafficPolicy;
@@ -21,7 +21,7 @@ use crate::policy::endpoints::Target;
 #[derive(Debug)]
 pub struct Slot {
     /// Where it is bound.
-    pub place: Place,
+    pub binding: Binding,
     /// The socket.
     pub socket: Listening,
     serving: Mutex<Arc<Serving>>,
@@ -69,8 +69,8 @@ impl ServedPort {
 impl Slot {
     /// A socket and what is served on it.
     #[must_use]
-    pub const fn new(place: Place, socket: Listening, serving: Arc<Serving>) -> Self {
-        Self { place, socket, serving: Mutex::new(serving) }
+    pub const fn new(binding: Binding, socket: Listening, serving: Arc<Serving>) -> Self {
+        Self { binding, socket, serving: Mutex::new(serving) }
     }
 
     /// What is served now.
@@ -121,7 +121,7 @@ pub struct Chooser {
     dice: Dice,
     locality: Locality,
     /// Where we listen ourselves: an endpoint there would call us, and we again, until descriptors end.
-    pub own: HashSet<Place>,
+    pub own: HashSet<Binding>,
     /// Most clients that one [`Memory`] remembers.
     most_clients: usize,
     not_remembered: NotRemembered,
@@ -167,7 +167,7 @@ impl Chooser {
         loop {
             let target = self.draw(attempt, now)?;
             let at = SocketAddr::new(target.address, target.port.number());
-            if !self.own.contains(&Place { protocol, at }) {
+            if !self.own.contains(&Binding { protocol, at }) {
                 return Some(target);
             }
         }

@@ -13,14 +13,14 @@ use crate::policy::exposure::{Frontend, FrontendAddress};
 
 /// Where a socket is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct Binding {
     /// The protocol.
     pub protocol: Protocol,
     /// Address and port.
     pub at: SocketAddr,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Binding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.at, self.protocol)
     }
@@ -28,7 +28,7 @@ impl std::fmt::Display for Place {
 
 /// A row of kind [`Row::Frontend`] with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct OwnedRow {
     /// On whose behalf the row stands.
     pub owner: Owner,
     /// The row.
@@ -37,20 +37,20 @@ pub struct Held {
 
 /// What a plan means, apart from what stays as it is. Sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Steps {
+pub struct Effects {
     /// Addresses that have to be local from now on (`true`), or need not be any longer.
     pub addresses: Vec<(IpAddr, bool)>,
     /// Ranges whose unowned addresses are dropped, or no longer.
     pub ranges: Vec<(IpNet, bool)>,
     /// What is served where; `None`: nothing any longer.
-    pub places: Vec<(Place, Option<Held>)>,
+    pub bindings: Vec<(Binding, Option<OwnedRow>)>,
 }
 
 /// The rows of one family, as applied.
 #[derive(Debug)]
 pub struct Table {
     family: Family,
-    rows: BTreeMap<RowKey, Held>,
+    rows: BTreeMap<RowKey, OwnedRow>,
 }
 
 impl Table {
@@ -66,7 +66,7 @@ impl Table {
     }
 
     /// Takes over a plan and says what it means.
-    pub fn apply(&mut self, plan: &Plan) -> Steps {
+    pub fn apply(&mut self, plan: &Plan) -> Effects {
         let mut touched = Touched::default();
         // NodePorts move with the addresses that they answer on: before and after count.
         for change in &plan.changes {
@@ -75,62 +75,62 @@ impl Table {
             }
         }
         for (frontend, address) in touched.everywhere(self) {
-            touched.places.insert(place(frontend, address));
+            touched.bindings.insert(binding(frontend, address));
         }
         for change in &plan.changes {
             if let Some(before) = &change.before {
                 self.rows.remove(&before.key());
             }
             if let Some(after) = &change.after {
-                self.rows.insert(after.key(), Held { owner: change.owner.clone(), row: after.clone() });
+                self.rows.insert(after.key(), OwnedRow { owner: change.owner.clone(), row: after.clone() });
             }
         }
         for (frontend, address) in touched.everywhere(self) {
-            touched.places.insert(place(frontend, address));
+            touched.bindings.insert(binding(frontend, address));
         }
-        let places = touched.places.into_iter().map(|place| (place, self.at(place).cloned()));
+        let bindings = touched.bindings.into_iter().map(|binding| (binding, self.at(binding).cloned()));
         let addresses = touched.addresses.into_iter().map(|address| (address, self.needs(address)));
         let ranges = touched.ranges.into_iter();
-        Steps {
+        Effects {
             addresses: addresses.collect(),
             ranges: ranges.map(|net| (net, self.rows.contains_key(&RowKey::ServiceCidr(net)))).collect(),
-            places: places.collect(),
+            bindings: bindings.collect(),
         }
     }
 
     /// Everything that stands: what a plan from nothing would mean.
     #[must_use]
-    pub fn everything(&self) -> Steps {
-        let mut steps = Steps::default();
+    pub fn everything(&self) -> Effects {
+        let mut effects = Effects::default();
         let mut addresses = BTreeSet::new();
         for (key, held) in &self.rows {
             match key {
-                RowKey::ServiceCidr(net) => steps.ranges.push((*net, true)),
+                RowKey::ServiceCidr(net) => effects.ranges.push((*net, true)),
                 RowKey::ClusterIp(address) => _ = addresses.insert(*address),
                 RowKey::Frontend(frontend) => match frontend.address {
                     FrontendAddress::Ip(address) => {
                         addresses.insert(address);
-                        steps.places.push((place(*frontend, address), Some(held.clone())));
+                        effects.bindings.push((binding(*frontend, address), Some(held.clone())));
                     }
                     FrontendAddress::NodePort(_) => {
-                        let open = self.node_addresses().map(|address| place(*frontend, address));
-                        steps.places.extend(open.map(|place| (place, self.at(place).cloned())));
+                        let open = self.node_addresses().map(|address| binding(*frontend, address));
+                        effects.bindings.extend(open.map(|binding| (binding, self.at(binding).cloned())));
                     }
                 },
                 RowKey::NodePortAddress(_) | RowKey::Hairpin(_) => {}
             }
         }
-        steps.addresses = addresses.into_iter().map(|address| (address, true)).collect();
-        steps.places.sort_by_key(|(place, _)| *place);
-        steps.places.dedup_by_key(|(place, _)| *place);
-        steps
+        effects.addresses = addresses.into_iter().map(|address| (address, true)).collect();
+        effects.bindings.sort_by_key(|(binding, _)| *binding);
+        effects.bindings.dedup_by_key(|(binding, _)| *binding);
+        effects
     }
 
-    /// Who serves a place: a frontend with this address, else a NodePort, as in every other mode.
+    /// Who serves a binding: a frontend with this address, else a NodePort, as in every other mode.
     #[must_use]
-    pub fn at(&self, place: Place) -> Option<&Held> {
-        let (address, protocol) = (place.at.ip(), place.protocol);
-        let port = Port::new(place.at.port())?;
+    pub fn at(&self, binding: Binding) -> Option<&OwnedRow> {
+        let (address, protocol) = (binding.at.ip(), binding.protocol);
+        let port = Port::new(binding.at.port())?;
         let row = |address| self.rows.get(&RowKey::Frontend(Frontend { address, protocol, port }));
         row(FrontendAddress::Ip(address)).or_else(|| {
             let of_node = self.rows.contains_key(&RowKey::NodePortAddress(address));
@@ -174,7 +174,7 @@ impl Table {
 struct Touched {
     addresses: BTreeSet<IpAddr>,
     ranges: BTreeSet<IpNet>,
-    places: BTreeSet<Place>,
+    bindings: BTreeSet<Binding>,
     node_addresses: BTreeSet<IpAddr>,
     node_ports: BTreeSet<Frontend>,
 }
@@ -190,7 +190,7 @@ impl Touched {
             Row::Frontend(frontend, _) => match frontend.address {
                 FrontendAddress::Ip(address) => {
                     self.addresses.insert(address);
-                    self.places.insert(place(*frontend, address));
+                    self.bindings.insert(binding(*frontend, address));
                 }
                 FrontendAddress::NodePort(_) => _ = self.node_ports.insert(*frontend),
             },
@@ -211,8 +211,8 @@ impl Touched {
     }
 }
 
-const fn place(frontend: Frontend, address: IpAddr) -> Place {
-    Place { protocol: frontend.protocol, at: SocketAddr::new(address, frontend.port.number()) }
+const fn binding(frontend: Frontend, address: IpAddr) -> Binding {
+    Binding { protocol: frontend.protocol, at: SocketAddr::new(address, frontend.port.number()) }
 }
 
 #[cfg(test)]

@@ -88,13 +88,13 @@ impl Connections {
             }
             match listener.accept() {
                 Ok((client, peer)) => {
-                    let Some(attempt) = chooser.admit(slot.serving(), peer.ip(), slot.place.at.ip()) else {
+                    let Some(attempt) = chooser.admit(slot.serving(), peer.ip(), slot.binding.at.ip()) else {
                         break_off(&client);
                         continue;
                     };
                     let at = self.all.insert(Connection {
                         client,
-                        peers: (peer, slot.place.at),
+                        peers: (peer, slot.binding.at),
                         endpoint: None,
                         attempt,
                         number: 0,
@@ -171,7 +171,7 @@ impl Connections {
         }
         if !connection.connected {
             return if kind == Kind::Endpoint {
-                self.connected(at, readable, chooser, registry, now)
+                self.attempt_ended(at, readable, chooser, registry, now)
             } else {
                 None
             };
@@ -192,7 +192,7 @@ impl Connections {
     }
 
     /// Looks what has become of an attempt; `readable` if the endpoint may have said something already.
-    fn connected(
+    fn attempt_ended(
         &mut self,
         at: usize,
         readable: bool,

@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn a_token_names_one_thing() {
-        for (place, kind) in KINDS.into_iter().enumerate() {
-            assert_eq!(kind as usize, place);
+        for (binding, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, binding);
             assert_eq!(names(token(kind, 7)), (kind, 7));
         }
     }

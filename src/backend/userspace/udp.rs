@@ -18,7 +18,7 @@ use super::batch::{AT_ONCE, Batch};
 use super::limits::Room;
 use super::slab::Slab;
 use super::slot::{Attempt, Chooser, Listening, ServedPort, Slot};
-use super::table::Place;
+use super::table::Binding;
 use super::token::{Kind, token};
 use crate::policy::endpoints::Target;
 
@@ -33,7 +33,7 @@ const TURN: usize = 2;
 #[derive(Debug, Default)]
 pub struct Flows {
     frontends: Slab<Frontend>,
-    places: HashMap<Place, usize>,
+    bindings: HashMap<Binding, usize>,
     all: Slab<Flow>,
     /// When to look whether a flow is idle; each flow stands here once, not later than when it ends.
     looks: BinaryHeap<Reverse<(Instant, usize, u64)>>,
@@ -84,21 +84,21 @@ impl Flows {
         let Listening::Udp(socket) = &slot.socket else { return Ok(()) };
         let frontend = Frontend { slot: slot.clone(), by_client: HashMap::new() };
         let at = self.frontends.insert(frontend);
-        self.places.insert(slot.place, at);
+        self.bindings.insert(slot.binding, at);
         super::worker::watch(registry, socket, token(Kind::Datagrams, at))
     }
 
     /// Serves a socket no longer: its flows end.
-    pub fn close(&mut self, place: Place) {
-        let Some(frontend) = self.places.remove(&place).and_then(|at| self.frontends.remove(at)) else {
+    pub fn close(&mut self, binding: Binding) {
+        let Some(frontend) = self.bindings.remove(&binding).and_then(|at| self.frontends.remove(at)) else {
             return;
         };
         frontend.by_client.values().for_each(|at| self.forget(*at));
     }
 
     /// Ends flows of a socket that lead where they may not any longer.
-    pub fn review(&mut self, place: Place) {
-        let Some(at) = self.places.get(&place).copied() else { return };
+    pub fn review(&mut self, binding: Binding) {
+        let Some(at) = self.bindings.get(&binding).copied() else { return };
         let Some(frontend) = self.frontends.get_mut(at) else { return };
         let serving = frontend.slot.serving();
         let mut stale: Vec<usize> = frontend.by_client.values().copied().collect();
@@ -128,7 +128,7 @@ impl Flows {
         let slot = self.frontends.get_mut(at)?.slot.clone();
         let Listening::Udp(socket) = &slot.socket else { return None };
         for _ in 0..TURN {
-            let count = match self.batch.receive(socket, slot.place.at.is_ipv4()) {
+            let count = match self.batch.receive(socket, slot.binding.at.is_ipv4()) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // An answer of ours that could not be delivered: that client is told nothing.
@@ -221,15 +221,15 @@ impl Flows {
         registry: &Registry,
         now: Instant,
     ) -> Option<usize> {
-        let mut attempt = chooser.admit(slot.serving(), client.ip(), slot.place.at.ip())?;
+        let mut attempt = chooser.admit(slot.serving(), client.ip(), slot.binding.at.ip())?;
         let target = chooser.next(&mut attempt, now)?;
         if self.all.len() >= self.most {
             self.end_idlest();
         }
-        let socket = match connected(target) {
+        let socket = match dial(target) {
             Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE)) => {
                 self.end_idlest();
-                connected(target)
+                dial(target)
             }
             result => result,
         }
@@ -265,8 +265,7 @@ impl Flows {
     fn replace(&mut self, at: usize, chooser: &mut Chooser, registry: &Registry, now: Instant) {
         let Some(flow) = self.all.get_mut(at) else { return };
         let other = chooser.next(&mut flow.attempt, now);
-        let Some((target, mut socket)) = other.and_then(|target| Some((target, connected(target).ok()?)))
-        else {
+        let Some((target, mut socket)) = other.and_then(|target| Some((target, dial(target).ok()?))) else {
             flow.attempt.serving.port.counters.failed();
             self.end(at);
             return;
@@ -357,7 +356,7 @@ fn answer(batch: &Batch, count: usize, slot: &Slot, flow: &Flow) {
 }
 
 /// A socket that hears nobody but the endpoint.
-fn connected(target: Target) -> io::Result<UdpSocket> {
+fn dial(target: Target) -> io::Result<UdpSocket> {
     let any: SocketAddr = match target.address {
         std::net::IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         std::net::IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

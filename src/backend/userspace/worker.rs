@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::limits::Room;
 use super::slab::Slab;
 use super::slot::{Chooser, Listening, ServedPort, Slot};
-use super::table::Place;
+use super::table::Binding;
 use super::tcp::{Accepted, Connections};
 use super::token::{Kind, names, token};
 use super::udp::Flows;
@@ -32,9 +32,9 @@ pub struct Orders {
     /// Sockets to serve.
     pub open: Vec<Arc<Slot>>,
     /// Sockets to let go of.
-    pub close: Vec<Place>,
+    pub close: Vec<Binding>,
     /// UDP sockets that lead elsewhere now.
-    pub changed: Vec<Place>,
+    pub changed: Vec<Binding>,
     /// ServicePorts that are gone, and until when their connections may stay.
     pub gone: Vec<(Arc<ServedPort>, Instant)>,
     /// How much each worker may have open from now on.
@@ -112,7 +112,7 @@ struct Worker {
     poll: Poll,
     orders: Receiver<(Arc<Orders>, Sender<()>)>,
     listeners: Slab<Arc<Slot>>,
-    places: BTreeMap<Place, usize>,
+    bindings: BTreeMap<Binding, usize>,
     connections: Connections,
     flows: Flows,
     chooser: Chooser,
@@ -141,7 +141,7 @@ impl Worker {
             poll,
             orders,
             listeners: Slab::default(),
-            places: BTreeMap::new(),
+            bindings: BTreeMap::new(),
             connections: Connections::default(),
             flows: Flows::default(),
             chooser,
@@ -276,9 +276,9 @@ impl Worker {
     fn carry_out(&mut self, orders: &Orders) {
         self.connections.resize(orders.room);
         self.flows.resize(orders.room);
-        for place in &orders.close {
-            self.chooser.own.remove(place);
-            let at = self.places.remove(place);
+        for binding in &orders.close {
+            self.chooser.own.remove(binding);
+            let at = self.bindings.remove(binding);
             let slot = at.and_then(|at| {
                 self.waiting.remove(&at);
                 self.listeners.remove(at)
@@ -286,35 +286,37 @@ impl Worker {
             if let Some(Listening::Tcp(listener)) = slot.as_ref().map(|slot| &slot.socket) {
                 let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
             }
-            self.flows.close(*place);
+            self.flows.close(*binding);
         }
         for slot in &orders.open {
-            self.chooser.own.insert(slot.place);
+            self.chooser.own.insert(slot.binding);
             let opened = match &slot.socket {
                 Listening::Tcp(listener) => {
                     let at = self.listeners.insert(slot.clone());
-                    self.places.insert(slot.place, at);
+                    self.bindings.insert(slot.binding, at);
                     watch(self.poll.registry(), listener, token(Kind::Listener, at))
                 }
-                Listening::Udp(_) if self.is_ours(slot.place) => self.flows.open(slot, self.poll.registry()),
+                Listening::Udp(_) if self.is_ours(slot.binding) => {
+                    self.flows.open(slot, self.poll.registry())
+                }
                 Listening::Udp(_) => Ok(()),
             };
             if let Err(error) = opened {
-                warn!("{} is not served: its socket cannot be watched: {error}", slot.place);
+                warn!("{} is not served: its socket cannot be watched: {error}", slot.binding);
             }
         }
-        orders.changed.iter().for_each(|place| self.flows.review(*place));
+        orders.changed.iter().for_each(|binding| self.flows.review(*binding));
         self.gone.extend(orders.gone.iter().cloned());
     }
 
     /// UDP sockets are spread over the workers by where they are bound.
-    fn is_ours(&self, place: Place) -> bool {
-        let octets = match place.at.ip() {
+    fn is_ours(&self, binding: Binding) -> bool {
+        let octets = match binding.at.ip() {
             std::net::IpAddr::V4(address) => address.octets().to_vec(),
             std::net::IpAddr::V6(address) => address.octets().to_vec(),
         };
         let sum =
-            octets.iter().map(|octet| usize::from(*octet)).sum::<usize>() + usize::from(place.at.port());
+            octets.iter().map(|octet| usize::from(*octet)).sum::<usize>() + usize::from(binding.at.port());
         sum % self.count == self.index
     }
 

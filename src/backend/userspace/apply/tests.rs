@@ -29,7 +29,7 @@ impl Fixture {
         let config = Config { userspace_drain: DRAIN, detect_local: DetectLocal::None, ..Config::default() };
         let mut mode = Userspace::open(&config, Traffic::default()).unwrap();
         // The routes of the machine that runs the tests are none of our business.
-        mode.lanes.iter_mut().for_each(|lane| lane.unread = false);
+        mode.families.iter_mut().for_each(|family_state| family_state.unread = false);
         let kept = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         kept.set_reuse_address(true).unwrap();
         kept.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -146,8 +146,8 @@ fn a_filter_that_the_kernel_refuses_is_done_without() {
     }
     // The one that let nobody in is not left behind.
     exchange(&mut fixture.connect());
-    let place = Place { protocol: Protocol::Tcp, at: "127.0.0.1:0".parse().unwrap() };
-    let (_, filtered) = open(place, Some(NO_RETURN)).unwrap();
+    let binding = Binding { protocol: Protocol::Tcp, at: "127.0.0.1:0".parse().unwrap() };
+    let (_, filtered) = open(binding, Some(NO_RETURN)).unwrap();
     assert!(filtered.is_err(), "open all the same");
 }
 
@@ -157,20 +157,20 @@ fn a_frontend_that_could_be_opened_at_last_is_no_problem_any_more() {
     let other = TcpListener::bind((fixture.at.ip(), 0)).unwrap();
     fixture.at = other.local_addr().unwrap();
     fixture.set(Some(fixture.endpoints()));
-    let place = Place { protocol: Protocol::Tcp, at: fixture.at };
-    assert_eq!(fixture.mode.problems.places(), [place]);
-    assert_eq!(fixture.mode.problems.news().len(), 0, "told when it happened");
+    let binding = Binding { protocol: Protocol::Tcp, at: fixture.at };
+    assert_eq!(fixture.mode.unserved.bindings(), [binding]);
+    assert_eq!(fixture.mode.unserved.news().len(), 0, "told when it happened");
     fixture.mode.retry(Family::V4).unwrap();
-    assert_eq!(fixture.mode.problems.places(), [place], "tried again, in vain");
+    assert_eq!(fixture.mode.unserved.bindings(), [binding], "tried again, in vain");
     drop(other);
     fixture.mode.retry(Family::V4).unwrap();
-    assert!(fixture.mode.problems.places().is_empty());
+    assert!(fixture.mode.unserved.bindings().is_empty());
     exchange(&mut fixture.connect());
     // A change that fails on an open socket, and then does not.
-    let serving = fixture.mode.sockets[&place].slot.serving();
+    let serving = fixture.mode.sockets[&binding].slot.serving();
     let why = Why::Other("its filter cannot be removed".into());
     let owner = Owner::Service(name("shop/web"));
-    fixture.mode.problems.note(place, Problem { owner, port: serving.port.clone(), why });
+    fixture.mode.unserved.note(binding, Unserved { owner, port: serving.port.clone(), why });
     fixture.mode.retry(Family::V4).unwrap();
-    assert!(fixture.mode.problems.places().is_empty());
+    assert!(fixture.mode.unserved.bindings().is_empty());
 }

@@ -15,20 +15,20 @@ impl Fixture {
     }
 
     /// What giving these rows to these owners means, as lines.
-    fn steps(&mut self, owners: &[(&str, &[&str])]) -> Vec<String> {
+    fn effects(&mut self, owners: &[(&str, &[&str])]) -> Vec<String> {
         for (owner, rows) in owners {
             let mut rows: Vec<Row> = rows.iter().map(|text| row(text)).collect();
             rows.sort_by_key(Row::key);
             let owner = if *owner == "node" { Owner::Node } else { Owner::Service(name(owner)) };
             _ = self.ledger.propose(&owner, rows, |owner| seniority(owner, None));
         }
-        let steps = self.table.apply(&self.ledger.plan());
+        let effects = self.table.apply(&self.ledger.plan());
         self.ledger.commit();
-        assert_eq!(self.table.everything(), self.all_at_once(), "the same by steps and from nothing");
-        lines(&steps)
+        assert_eq!(self.table.everything(), self.all_at_once(), "the same by effects and from nothing");
+        lines(&effects)
     }
 
-    fn all_at_once(&self) -> Steps {
+    fn all_at_once(&self) -> Effects {
         let mut ledger = Ledger::new(Family::V4);
         let mut by_owner: BTreeMap<Owner, Vec<Row>> = BTreeMap::new();
         for (owner, row) in self.table.rows() {
@@ -37,9 +37,9 @@ impl Fixture {
         for (owner, rows) in by_owner {
             _ = ledger.propose(&owner, rows, |owner| seniority(owner, None));
         }
-        let mut steps = Table::new(Family::V4).apply(&ledger.plan());
-        steps.places.retain(|(_, held)| held.is_some());
-        steps
+        let mut effects = Table::new(Family::V4).apply(&ledger.plan());
+        effects.bindings.retain(|(_, held)| held.is_some());
+        effects
     }
 }
 
@@ -54,40 +54,40 @@ fn row(text: &str) -> Row {
     }
 }
 
-fn lines(steps: &Steps) -> Vec<String> {
+fn lines(effects: &Effects) -> Vec<String> {
     let sign = |wanted: &bool| if *wanted { '+' } else { '-' };
-    let addresses = steps.addresses.iter().map(|(address, wanted)| format!("{}{address}", sign(wanted)));
-    let ranges = steps.ranges.iter().map(|(net, wanted)| format!("{}{net}", sign(wanted)));
-    let places = steps.places.iter().map(|(place, held)| match held {
+    let addresses = effects.addresses.iter().map(|(address, wanted)| format!("{}{address}", sign(wanted)));
+    let ranges = effects.ranges.iter().map(|(net, wanted)| format!("{}{net}", sign(wanted)));
+    let bindings = effects.bindings.iter().map(|(binding, held)| match held {
         Some(held) => {
             let Row::Frontend(_, forwarding) = &*held.row else { panic!("no frontend") };
-            format!("{place} {} -> {}", held.owner, forwarding.to)
+            format!("{binding} {} -> {}", held.owner, forwarding.to)
         }
-        None => format!("{place} closed"),
+        None => format!("{binding} closed"),
     });
-    addresses.chain(ranges).chain(places).collect()
+    addresses.chain(ranges).chain(bindings).collect()
 }
 
 #[test]
 fn a_service_comes_changes_and_goes() {
     let mut fixture = Fixture::new();
     assert_eq!(
-        fixture.steps(&[
+        fixture.effects(&[
             ("node", &["range 10.96.0.0/16"]),
             ("shop/web", &["owned 10.96.0.1", "10.96.0.1:80 -> 10.1.0.1:8080"])
         ]),
         ["+10.96.0.1", "+10.96.0.0/16", "10.96.0.1:80/tcp Service shop/web -> {10.1.0.1:8080}"]
     );
     assert_eq!(
-        fixture.steps(&[("shop/web", &["owned 10.96.0.1", "10.96.0.1:80 -> 10.1.0.2:8080"])]),
+        fixture.effects(&[("shop/web", &["owned 10.96.0.1", "10.96.0.1:80 -> 10.1.0.2:8080"])]),
         ["+10.96.0.1", "10.96.0.1:80/tcp Service shop/web -> {10.1.0.2:8080}"]
     );
     assert_eq!(
-        fixture.steps(&[("shop/web", &["owned 10.96.0.1", "10.96.0.1:81 -> 10.1.0.2:8080"])]),
+        fixture.effects(&[("shop/web", &["owned 10.96.0.1", "10.96.0.1:81 -> 10.1.0.2:8080"])]),
         ["+10.96.0.1", "10.96.0.1:80/tcp closed", "10.96.0.1:81/tcp Service shop/web -> {10.1.0.2:8080}"]
     );
     assert_eq!(
-        fixture.steps(&[("node", &[]), ("shop/web", &[])]),
+        fixture.effects(&[("node", &[]), ("shop/web", &[])]),
         ["-10.96.0.1", "-10.96.0.0/16", "10.96.0.1:81/tcp closed"]
     );
 }
@@ -95,9 +95,9 @@ fn a_service_comes_changes_and_goes() {
 #[test]
 fn an_address_moves_between_services_in_one_step() {
     let mut fixture = Fixture::new();
-    fixture.steps(&[("shop/old", &["192.0.2.7:80 -> 10.1.0.1:80"])]);
+    fixture.effects(&[("shop/old", &["192.0.2.7:80 -> 10.1.0.1:80"])]);
     assert_eq!(
-        fixture.steps(&[("shop/old", &[]), ("shop/new", &["192.0.2.7:80 -> 10.1.0.2:80"])]),
+        fixture.effects(&[("shop/old", &[]), ("shop/new", &["192.0.2.7:80 -> 10.1.0.2:80"])]),
         ["+192.0.2.7", "192.0.2.7:80/tcp Service shop/new -> {10.1.0.2:80}"]
     );
 }
@@ -106,13 +106,13 @@ fn an_address_moves_between_services_in_one_step() {
 fn node_ports_are_open_on_every_node_address() {
     let mut fixture = Fixture::new();
     let web: (&str, &[&str]) = ("shop/web", &[":30080 -> 10.1.0.1:80"]);
-    assert_eq!(fixture.steps(&[web]), [""; 0], "nowhere yet");
+    assert_eq!(fixture.effects(&[web]), [""; 0], "nowhere yet");
     assert_eq!(
-        fixture.steps(&[("node", &["node 192.168.0.1"])]),
+        fixture.effects(&[("node", &["node 192.168.0.1"])]),
         ["192.168.0.1:30080/tcp Service shop/web -> {10.1.0.1:80}"]
     );
     assert_eq!(
-        fixture.steps(&[
+        fixture.effects(&[
             ("node", &["node 192.168.0.2"]),
             ("shop/web", &[":30080 -> 10.1.0.1:80", ":30081 -> 10.1.0.1:81"])
         ]),
@@ -124,7 +124,7 @@ fn node_ports_are_open_on_every_node_address() {
         ]
     );
     assert_eq!(
-        fixture.steps(&[("shop/web", &[])]),
+        fixture.effects(&[("shop/web", &[])]),
         ["192.168.0.2:30080/tcp closed", "192.168.0.2:30081/tcp closed"]
     );
 }
@@ -133,14 +133,14 @@ fn node_ports_are_open_on_every_node_address() {
 #[test]
 fn an_address_goes_before_a_node_port() {
     let mut fixture = Fixture::new();
-    fixture.steps(&[("node", &["node 192.168.0.1"]), ("shop/web", &[":30080 -> 10.1.0.1:80"])]);
+    fixture.effects(&[("node", &["node 192.168.0.1"]), ("shop/web", &[":30080 -> 10.1.0.1:80"])]);
     let ip: (&str, &[&str]) = ("shop/ip", &["192.168.0.1:30080 -> 10.1.0.9:80"]);
     let of_ip = "192.168.0.1:30080/tcp Service shop/ip -> {10.1.0.9:80}";
-    assert_eq!(fixture.steps(&[ip]), ["+192.168.0.1", of_ip]);
-    assert_eq!(fixture.steps(&[("shop/web", &[])]), [of_ip]);
-    fixture.steps(&[("shop/web", &[":30080 -> 10.1.0.1:80"])]);
+    assert_eq!(fixture.effects(&[ip]), ["+192.168.0.1", of_ip]);
+    assert_eq!(fixture.effects(&[("shop/web", &[])]), [of_ip]);
+    fixture.effects(&[("shop/web", &[":30080 -> 10.1.0.1:80"])]);
     assert_eq!(
-        fixture.steps(&[("shop/ip", &[])]),
+        fixture.effects(&[("shop/ip", &[])]),
         ["-192.168.0.1", "192.168.0.1:30080/tcp Service shop/web -> {10.1.0.1:80}"]
     );
 }

@@ -36,8 +36,8 @@ impl Fixture {
     /// One whose socket the worker knows nothing of: the test serves it.
     fn unwatched(protocol: Protocol, to: &[SocketAddr]) -> Self {
         let workers = Workers::start(1, chooser).unwrap();
-        let place = Place { protocol, at: "127.0.0.1:0".parse().unwrap() };
-        let (socket, _) = open(place, None).unwrap();
+        let binding = Binding { protocol, at: "127.0.0.1:0".parse().unwrap() };
+        let (socket, _) = open(binding, None).unwrap();
         let at = match &socket {
             Listening::Tcp(socket) => socket.local_addr(),
             Listening::Udp(socket) => socket.local_addr(),
@@ -45,8 +45,8 @@ impl Fixture {
         let name = PortName { name: ServicePortName::parse("shop/web:http").unwrap(), protocol };
         let counters = Traffic::default().of(&name);
         let port = Arc::new(ServedPort::new(name, counters.clone()));
-        let place = Place { protocol, at: at.unwrap() };
-        let slot = Arc::new(Slot::new(place, socket, serving(to, &port, false)));
+        let binding = Binding { protocol, at: at.unwrap() };
+        let slot = Arc::new(Slot::new(binding, socket, serving(to, &port, false)));
         Self { workers, slot, port, counters }
     }
 
@@ -55,7 +55,7 @@ impl Fixture {
     }
 
     fn at(&self) -> SocketAddr {
-        self.slot.place.at
+        self.slot.binding.at
     }
 
     fn connect(&self) -> TcpStream {
@@ -73,7 +73,7 @@ impl Fixture {
 
     fn serve(&self, to: &[SocketAddr], proxy_protocol: bool) {
         self.slot.serve(serving(to, &self.port, proxy_protocol));
-        let changed = vec![self.slot.place];
+        let changed = vec![self.slot.binding];
         self.workers.order(Orders { changed, room: ROOM, ..Orders::default() }).unwrap();
     }
 }
@@ -329,9 +329,9 @@ fn a_closed_socket_refuses_and_its_connections_stay_until_they_may_not() {
     let at = fixture.at();
     let Fixture { workers, slot, port, .. } = fixture;
     let until = Instant::now() + Duration::from_millis(500);
-    let (place, gone) = (slot.place, vec![(port, until)]);
+    let (binding, gone) = (slot.binding, vec![(port, until)]);
     drop(slot);
-    workers.order(Orders { close: vec![place], gone, room: ROOM, ..Orders::default() }).unwrap();
+    workers.order(Orders { close: vec![binding], gone, room: ROOM, ..Orders::default() }).unwrap();
     assert_eq!(TcpStream::connect(at).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     endpoint.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
@@ -446,7 +446,7 @@ fn flows_that_have_ended_leave_nothing_to_look_at() {
         assert_eq!(fixture.counters.active(), 1, "round {round}");
         assert!(flows.looks() <= 2, "round {round}: {}", flows.looks());
         fixture.slot.serve(serving(&[], &fixture.port, false));
-        flows.review(fixture.slot.place);
+        flows.review(fixture.slot.binding);
         assert_eq!(fixture.counters.active(), 0, "round {round}");
     }
 }

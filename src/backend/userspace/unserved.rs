@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::slot::ServedPort;
-use super::table::Place;
+use super::table::Binding;
 use crate::desired::Owner;
 
 /// Why a frontend is not served.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Unserved {
     /// Whose frontend it is.
     pub owner: Owner,
     /// The ServicePort.
@@ -65,66 +65,66 @@ impl fmt::Display for Why {
 /// Most lines that one change is worth.
 const MOST_LINES: usize = 20;
 
-/// All problems, by place.
+/// All frontends that could not be opened.
 #[derive(Debug, Default)]
-pub struct Problems {
-    by_place: BTreeMap<Place, Problem>,
-    /// Places whose problem is not told yet.
-    fresh: BTreeSet<Place>,
+pub struct UnservedFrontends {
+    by_binding: BTreeMap<Binding, Unserved>,
+    /// Those that are not told of yet.
+    fresh: BTreeSet<Binding>,
 }
 
-impl Problems {
-    /// Notes a problem, in place of what was the matter before.
-    pub fn note(&mut self, place: Place, problem: Problem) {
-        let told = !self.fresh.contains(&place);
-        let known = self.settle(place);
+impl UnservedFrontends {
+    /// Notes one, in place of what was the matter before.
+    pub fn note(&mut self, binding: Binding, frontend: Unserved) {
+        let told = !self.fresh.contains(&binding);
+        let known = self.settle(binding);
         let same =
-            known.as_ref().is_some_and(|known| known.owner == problem.owner && known.why == problem.why);
+            known.as_ref().is_some_and(|known| known.owner == frontend.owner && known.why == frontend.why);
         if !(same && told) {
-            self.fresh.insert(place);
+            self.fresh.insert(binding);
         }
-        problem.port.counters.add_unserved();
-        self.by_place.insert(place, problem);
+        frontend.port.counters.add_unserved();
+        self.by_binding.insert(binding, frontend);
     }
 
-    /// The place is served, or need not be; returns what was the matter.
-    pub fn settle(&mut self, place: Place) -> Option<Problem> {
-        let problem = self.by_place.remove(&place)?;
-        self.fresh.remove(&place);
-        problem.port.counters.take_unserved();
-        Some(problem)
+    /// The binding is served, or need not be; returns what was the matter.
+    pub fn settle(&mut self, binding: Binding) -> Option<Unserved> {
+        let frontend = self.by_binding.remove(&binding)?;
+        self.fresh.remove(&binding);
+        frontend.port.counters.take_unserved();
+        Some(frontend)
     }
 
-    /// Every place with a problem.
-    pub fn places(&self) -> Vec<Place> {
-        self.by_place.keys().copied().collect()
+    /// Where they would be bound.
+    pub fn bindings(&self) -> Vec<Binding> {
+        self.by_binding.keys().copied().collect()
     }
 
-    /// Every place with a problem that may have gone by itself.
-    pub fn places_to_retry(&self) -> Vec<Place> {
-        let may_have_gone = self.by_place.iter().filter(|(_, problem)| problem.why != Why::Protocol);
-        may_have_gone.map(|(place, _)| *place).collect()
+    /// Those whose problem may have gone by itself.
+    pub fn to_retry(&self) -> Vec<Binding> {
+        let may_have_gone = self.by_binding.iter().filter(|(_, frontend)| frontend.why != Why::Protocol);
+        may_have_gone.map(|(binding, _)| *binding).collect()
     }
 
-    /// Every place whose port another program had.
-    pub fn places_in_use(&self) -> Vec<Place> {
-        let in_use = self.by_place.iter().filter(|(_, problem)| problem.why == Why::InUse);
-        in_use.map(|(place, _)| *place).collect()
+    /// Those whose port another program had.
+    pub fn in_use(&self) -> Vec<Binding> {
+        let in_use = self.by_binding.iter().filter(|(_, frontend)| frontend.why == Why::InUse);
+        in_use.map(|(binding, _)| *binding).collect()
     }
 
     /// What has to be told now: a line for each Service and cause, and one for the rest.
     pub fn news(&mut self) -> Vec<String> {
-        let mut lines: BTreeMap<(&Owner, &Why), Vec<Place>> = BTreeMap::new();
-        for place in &self.fresh {
-            if let Some(Problem { owner, why, .. }) = self.by_place.get(place) {
-                lines.entry((owner, why)).or_default().push(*place);
+        let mut lines: BTreeMap<(&Owner, &Why), Vec<Binding>> = BTreeMap::new();
+        for binding in &self.fresh {
+            if let Some(Unserved { owner, why, .. }) = self.by_binding.get(binding) {
+                lines.entry((owner, why)).or_default().push(*binding);
             }
         }
         let more = lines.len().saturating_sub(MOST_LINES);
-        let line = |((owner, why), places): (&(&Owner, &Why), &Vec<Place>)| {
-            let places: Vec<String> = places.iter().map(ToString::to_string).collect();
-            let verb = if places.len() == 1 { "is" } else { "are" };
-            format!("{owner}: {} {verb} not served: {why}", places.join(", "))
+        let line = |((owner, why), bindings): (&(&Owner, &Why), &Vec<Binding>)| {
+            let bindings: Vec<String> = bindings.iter().map(ToString::to_string).collect();
+            let verb = if bindings.len() == 1 { "is" } else { "are" };
+            format!("{owner}: {} {verb} not served: {why}", bindings.join(", "))
         };
         let mut lines: Vec<String> = lines.iter().take(MOST_LINES).map(line).collect();
         if more > 0 {
@@ -146,51 +146,51 @@ mod tests {
     use crate::model::Protocol;
     use crate::testing::name;
 
-    fn problem(traffic: &Traffic, service: &str, why: Why) -> Problem {
+    fn problem(traffic: &Traffic, service: &str, why: Why) -> Unserved {
         let name_of_port =
             PortName { name: ServicePortName::parse(service).unwrap(), protocol: Protocol::Tcp };
         let port = Arc::new(ServedPort::new(name_of_port.clone(), traffic.of(&name_of_port)));
-        Problem { owner: Owner::Service(name(service)), port, why }
+        Unserved { owner: Owner::Service(name(service)), port, why }
     }
 
-    fn place(at: &str) -> Place {
-        Place { protocol: Protocol::Tcp, at: at.parse().unwrap() }
+    fn binding(at: &str) -> Binding {
+        Binding { protocol: Protocol::Tcp, at: at.parse().unwrap() }
     }
 
     #[test]
     fn each_service_is_told_of_once() {
         let traffic = Traffic::default();
-        let mut problems = Problems::default();
+        let mut unserved = UnservedFrontends::default();
         for at in ["10.96.0.1:80", "10.96.0.1:443"] {
-            problems.note(place(at), problem(&traffic, "shop/web", Why::InUse));
+            unserved.note(binding(at), problem(&traffic, "shop/web", Why::InUse));
         }
-        let lines = problems.news();
+        let lines = unserved.news();
         assert_eq!(lines.len(), 1, "{lines:?}");
         let start = "Service shop/web: 10.96.0.1:80/tcp, 10.96.0.1:443/tcp are not served: another program";
         assert!(lines[0].starts_with(start), "{lines:?}");
-        problems.note(place("10.96.0.1:80"), problem(&traffic, "shop/web", Why::InUse));
-        assert!(problems.news().is_empty(), "the same again");
-        problems.note(place("10.96.0.1:80"), problem(&traffic, "shop/web", Why::Forbidden));
-        assert_eq!(problems.news().len(), 1, "another cause");
-        assert!(problems.settle(place("10.96.0.1:80")).is_some());
-        assert_eq!(problems.places(), [place("10.96.0.1:443")]);
-        assert_eq!(problems.places_to_retry(), problems.places());
-        problems.note(place("10.96.0.1:443"), problem(&traffic, "shop/web", Why::Protocol));
-        assert!(problems.places_to_retry().is_empty(), "no retry teaches a proxy SCTP");
+        unserved.note(binding("10.96.0.1:80"), problem(&traffic, "shop/web", Why::InUse));
+        assert!(unserved.news().is_empty(), "the same again");
+        unserved.note(binding("10.96.0.1:80"), problem(&traffic, "shop/web", Why::Forbidden));
+        assert_eq!(unserved.news().len(), 1, "another cause");
+        assert!(unserved.settle(binding("10.96.0.1:80")).is_some());
+        assert_eq!(unserved.bindings(), [binding("10.96.0.1:443")]);
+        assert_eq!(unserved.to_retry(), unserved.bindings());
+        unserved.note(binding("10.96.0.1:443"), problem(&traffic, "shop/web", Why::Protocol));
+        assert!(unserved.to_retry().is_empty(), "no retry teaches a proxy SCTP");
     }
 
     #[test]
     fn a_flood_is_cut() {
         let traffic = Traffic::default();
-        let mut problems = Problems::default();
+        let mut unserved = UnservedFrontends::default();
         for n in 1..=200 {
             let service = format!("shop/web-{n}");
-            problems.note(
-                place(&format!("10.96.0.{n}:80")),
+            unserved.note(
+                binding(&format!("10.96.0.{n}:80")),
                 problem(&traffic, &service, Why::NotLocal("no".into())),
             );
         }
-        let lines = problems.news();
+        let lines = unserved.news();
         assert_eq!(lines.len(), MOST_LINES + 1);
         assert!(lines[MOST_LINES].contains("180 more Services"), "{}", lines[MOST_LINES]);
     }
