@@ -149,18 +149,18 @@ at_least() {
 # --- a place where nothing can be left behind -----------------------------------------------------
 
 # enter_namespaces COMMAND...: runs it in new network, mount and process namespaces (as root of a user
-# namespace where we are not root), and ends with its exit code. Every signal that ends us ends that
+# namespace where we are not root, or a root without CAP_NET_ADMIN), and ends with its exit code. Every signal that ends us ends that
 # command first, which the kernel answers by killing all that it started and undoing all that it made;
 # --pdeathsig does the same if we are killed without a word.
 enter_namespaces() {
-    local as_ordinary_user=() code=0 why hint="run it as root (sudo $0)"
+    local as_ordinary_user=(unshare --user --map-root-user) code=0 why hint="run it as root (sudo $0)"
+    local private=(setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc)
+    local try=(sh -c 'mount -t tmpfs tmpfs /run && ip link set lo up')
     if ((EUID == 0)); then
         hint="in a container it needs --privileged"
-    else
-        as_ordinary_user=(unshare --user --map-root-user)
+        ! "${private[@]}" "${try[@]}" 2>/dev/null || as_ordinary_user=()
     fi
-    local private=(setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc)
-    why=$("${as_ordinary_user[@]}" "${private[@]}" mount -t tmpfs tmpfs /run 2>&1) ||
+    why=$("${as_ordinary_user[@]}" "${private[@]}" "${try[@]}" 2>&1) ||
         die "this machine does not let $(id -un) make namespaces (${why%%$'\n'*}): $hint"
 
     # In the background, because bash runs a trap only when a foreground command has ended. `<&0` keeps
