@@ -290,10 +290,18 @@ impl Connections {
 
     /// Breaks off what is left of a ServicePort that is gone.
     pub fn end_all_of(&mut self, port: &Arc<ServedPort>) {
-        let of_port = |connection: &Connection| Arc::ptr_eq(&connection.attempt.serving.port, port);
-        let ends: Vec<usize> =
-            self.all.iter().filter(|(_, connection)| of_port(connection)).map(|(at, _)| at).collect();
-        for at in ends {
+        self.end_those(|connection| Arc::ptr_eq(&connection.attempt.serving.port, port));
+    }
+
+    /// Breaks everything off.
+    pub fn end_all(&mut self) {
+        self.end_those(|_| true);
+    }
+
+    fn end_those(&mut self, which: impl Fn(&Connection) -> bool) {
+        let those = self.all.iter().filter(|(_, connection)| which(connection));
+        let those: Vec<usize> = those.map(|(at, _)| at).collect();
+        for at in those {
             self.end(at, true);
         }
     }

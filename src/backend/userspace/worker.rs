@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -49,6 +49,7 @@ pub struct Workers(Vec<Handle>);
 struct Handle {
     orders: Sender<(Arc<Orders>, Sender<()>)>,
     waker: Waker,
+    thread: JoinHandle<()>,
 }
 
 impl Workers {
@@ -63,8 +64,8 @@ impl Workers {
             let (orders, receiver) = channel();
             let chooser = chooser.clone();
             let run = move || Worker::new(index, count, poll, receiver, chooser()).run();
-            thread::Builder::new().name(format!("relay-{index}")).spawn(run)?;
-            Ok(Handle { orders, waker })
+            let thread = thread::Builder::new().name(format!("relay-{index}")).spawn(run)?;
+            Ok(Handle { orders, waker, thread })
         };
         (0..count).map(start).collect::<io::Result<Vec<Handle>>>().map(Self)
     }
@@ -90,10 +91,15 @@ impl Workers {
 }
 
 impl Drop for Workers {
+    /// Returns when all connections are broken off: should the process end before, the kernel would finish them in
+    /// order, and half an answer would look like a whole one.
     fn drop(&mut self) {
-        for Handle { orders, waker } in self.0.drain(..) {
+        for Handle { orders, waker, thread } in self.0.drain(..) {
             drop(orders);
-            let _ = waker.wake();
+            // A waker that is dropped before the thread has woken wakes nobody.
+            if waker.wake().is_ok() {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -171,7 +177,7 @@ impl Worker {
             }
             let now = Instant::now();
             if !self.turn(&events, now) {
-                return;
+                return self.connections.end_all();
             }
             next = self.expire(now);
         }

@@ -339,6 +339,23 @@ fn a_closed_socket_refuses_and_its_connections_stay_until_they_may_not() {
     assert!(Instant::now() >= until, "not before its time");
 }
 
+/// Half an answer must not look like a whole one.
+#[test]
+fn the_end_breaks_connections_off() {
+    let (listener, at) = listener();
+    let fixture = Fixture::tcp(&[at]);
+    let mut client = fixture.connect();
+    client.write_all(b"half a request").unwrap();
+    let (mut endpoint, _) = listener.accept().unwrap();
+    endpoint.read_exact(&mut [0; 14]).unwrap();
+    endpoint.write_all(b"half an answer").unwrap();
+    client.read_exact(&mut [0; 14]).unwrap();
+    drop(fixture);
+    for side in [&mut client, &mut endpoint] {
+        assert_eq!(side.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
+
 #[test]
 fn an_endpoint_is_told_who_called() {
     let (listener, at) = listener();
