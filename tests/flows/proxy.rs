@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
+use super::churn::{assert_undisturbed, hammers};
 use super::reload::{AFRESH, assert_nothing_but_the_sentinel};
 use super::restart::assert_nothing_written;
-use super::{on_port, web_slice};
+use super::{PORT, on_port, web_slice};
 use crate::netns::daemon::program;
 use crate::netns::prelude::*;
 
@@ -16,6 +17,7 @@ cases![
     without_privileges,
     addresses_that_somebody_else_made_local,
     a_port_that_another_program_has,
+    endpoints_that_refuse_are_not_noticed,
     auto_takes_nftables,
     auto_stays_with_nftables,
     auto_falls_back,
@@ -183,6 +185,33 @@ fn a_port_that_another_program_has(lab: &mut Lab) {
         &[web_objects().to_vec(), vec![service("shop/other").cluster(81).port("http", 80).into()]].concat(),
     );
     lab.check(&reached());
+}
+
+/// Pods that are gone before anybody has said so: for as long as one endpoint answers, every client gets an answer.
+fn endpoints_that_refuse_are_not_noticed(lab: &mut Lab) {
+    let web = || service("shop/web").cluster(80).port("http", 80);
+    let answers = |pods: &[Name]| slice("shop/web").port("http", PORT).ready(pods.iter().copied());
+    // nobody listens on this port
+    let refuses =
+        |pods: &[Name]| slice("shop/web").suffix("gone").port("http", 9).ready(pods.iter().copied());
+    lab.apply(&[web().into(), answers(&[Pod1, Remote1]).into()]);
+    lab.start(&config(&json!({})));
+    let hammers = hammers(lab);
+    for (good, gone) in
+        [(1, 1), (2, 4), (1, 3), (2, 0), (1, 4), (2, 1), (1, 0), (2, 3), (1, 2), (2, 4), (1, 1), (2, 2)]
+    {
+        let gone = &[Pod1, Pod2, Remote1, Remote2][..gone];
+        lab.apply(&[web().into(), answers(&[Pod1, Remote1][..good]).into(), refuses(gone).into()]);
+    }
+    assert_undisturbed(hammers, &on_port([Pod1, Remote1]));
+    let metrics = on_node(lab, &["curl", "-s", "http://127.0.0.1:10249/metrics"]);
+    let number = |name: &str| {
+        let start = format!("{name}{{namespace=\"shop\",service=\"web\",");
+        let line = metrics.lines().find(|line| line.starts_with(&start)).expect("a metric");
+        line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).expect("a number")
+    };
+    assert!(number("shunt_userspace_retries_total") > 0, "{metrics}");
+    assert_eq!(number("shunt_userspace_failed_total"), 0, "{metrics}");
 }
 
 fn auto_takes_nftables(lab: &mut Lab) {
