@@ -16,6 +16,7 @@ cases![
     cleanup_goes_on,
     without_privileges,
     addresses_that_somebody_else_made_local,
+    without_any_privilege,
     a_port_that_another_program_has,
     endpoints_that_refuse_are_not_noticed,
     auto_takes_nftables,
@@ -157,6 +158,26 @@ fn addresses_that_somebody_else_made_local(lab: &mut Lab) {
     lab.start(&config(&json!({})));
     lab.check(&reached());
     lab.check(&[from(Pod3).tcp(Cluster(80), 81).rejected(), from(Client).tcp(Cluster(80), 81).rejected()]);
+}
+
+/// Not one capability; whoever set the node up gives it addresses and ports while it runs.
+fn without_any_privilege(lab: &mut Lab) {
+    lab.before = vec!["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
+    lab.apply(&web_objects());
+    lab.start_until(&config(&json!({})), "programmed family=IPv6");
+    lab.check(&reached()[2..]);
+    lab.topology.batch(
+        Ns::Node,
+        "route add local 10.96.0.0/16 dev lo\nroute add local fd00:10:96::/112 dev lo table local\n",
+    );
+    on_node(lab, &["sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=53"]);
+    // tried again within 10 s
+    for frontend in
+        ["10.96.0.80:80/tcp", "10.96.0.80:53/udp", "[fd00:10:96::50]:80/tcp", "[fd00:10:96::50]:53/udp"]
+    {
+        lab.wait_until_said(&format!("{frontend} is served now"));
+    }
+    lab.check(&reached());
 }
 
 /// The kernel gives no one a port on one address while somebody has it on all.
