@@ -237,9 +237,8 @@ impl Userspace {
 
     /// Tries what could not be opened once more.
     fn retry(&mut self, family: Family) -> io::Result<()> {
-        let bindings = self.unserved.to_retry();
-        let bindings: Vec<Binding> =
-            bindings.into_iter().filter(|binding| Family::of(&binding.at.ip()) == family).collect();
+        let mut bindings = self.unserved.to_retry();
+        bindings.retain(|binding| Family::of(&binding.at.ip()) == family);
         if bindings.is_empty() {
             return Ok(());
         }
