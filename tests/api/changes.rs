@@ -105,6 +105,7 @@ fn the_server_is_asked_for_what_we_need_and_no_more() {
         );
         let headless = Some("!service.kubernetes.io/headless");
         for seen in server.seen() {
+            assert!(seen.user_agent.starts_with("shunt/"), "the server's audit log: {:?}", seen.user_agent);
             let (labels, fields) = match seen.resource.unwrap() {
                 Resource::Services => (Some(by_name.as_str()), Some("spec.clusterIP!=None")),
                 Resource::EndpointSlices | Resource::Endpoints => (headless, None),

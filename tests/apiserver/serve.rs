@@ -50,6 +50,7 @@ fn answer(shared: &Shared, stream: &TcpStream, request: &Request) -> io::Result<
             query: request.query.clone(),
             resource: route.map(|(_, resource, _)| *resource),
             verb,
+            user_agent: request.user_agent.clone(),
             right: (group, resource, events::right(&request.method, verb).to_string()),
             at: Instant::now(),
             bytes: 0,

@@ -17,6 +17,7 @@ pub struct Seen {
     pub query: BTreeMap<String, String>,
     pub resource: Option<Resource>,
     pub verb: Verb,
+    pub user_agent: String,
     /// API group, resource and verb, as a role names them.
     pub right: (String, String, String),
     /// When it came.

@@ -15,6 +15,7 @@ pub struct Request {
     pub query: BTreeMap<String, String>,
     /// `Bearer ...`; empty where there is none.
     pub authorization: String,
+    pub user_agent: String,
     pub body: Vec<u8>,
 }
 
@@ -46,9 +47,10 @@ pub fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
             .next()
     };
     let authorization = header("authorization").unwrap_or_default();
+    let user_agent = header("user-agent").unwrap_or_default();
     let mut body = vec![0; header("content-length").map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path: path.to_string(), query, authorization, body })
+    Some(Request { method, path: path.to_string(), query, authorization, user_agent, body })
 }
 
 /// Undoes the encoding of a form.

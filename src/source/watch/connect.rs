@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -23,6 +24,9 @@ use crate::metrics::Metrics;
 
 /// How long a TCP handshake may take before the server counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server's audit log and metrics call us.
+const USER_AGENT: &str = concat!("shunt/", env!("CARGO_PKG_VERSION"));
 
 /// An API server that we know how to talk to. It need not answer yet. Clones share one client.
 #[derive(Clone)]
@@ -172,9 +176,10 @@ impl Server {
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(
         &self,
-        request: Request<Vec<u8>>,
+        mut request: Request<Vec<u8>>,
         patience: Duration,
     ) -> Result<Response<Body>, Failure> {
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let (client, url, host) = self.refreshed().await;
         let (method, begun) = (request.method().clone(), Instant::now());
         let answer = timeout(patience, client.send(request.map(Body::from))).await;
