@@ -157,6 +157,26 @@ fn a_streamed_list_that_never_ends_is_given_up_for_pages() {
 }
 
 #[test]
+fn a_streamed_list_that_ends_too_early_is_read_in_pages_that_once() {
+    let server = start(Streams::Served);
+    // as kube-apiserver does where hundreds of objects change in a second
+    server.script(Resource::Services, Verb::Stream, [Fault::End]);
+    let follower = follow(&server);
+    follower.until_services(&[service("a", "10.96.0.1"), service("b", "10.96.0.2")]);
+    eventually("the watch stands", || server.watchers(Resource::Services) == 1);
+    server.script(Resource::Services, Verb::Watch, [Fault::GoneInStream]);
+    server.cut();
+    follower.until("it is listed once more", |inbox| inbox.resets(Kind::Service).len() == 2);
+    let verbs: Vec<_> = server
+        .seen()
+        .iter()
+        .filter(|seen| seen.resource == Some(Resource::Services))
+        .map(|seen| seen.verb)
+        .collect();
+    assert_eq!(verbs[..5], [Verb::Stream, Verb::List, Verb::Watch, Verb::Watch, Verb::Stream]);
+}
+
+#[test]
 fn a_watch_whose_time_is_up_goes_on_without_a_failure() {
     let server = start(Streams::Served);
     let follower = Follower::start(&server, Options { watch: Duration::from_secs(3), ..quick() });

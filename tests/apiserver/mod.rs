@@ -72,7 +72,7 @@ pub enum Fault {
     Malformed(Value),
     /// A watch's only event is ERROR with status 410.
     GoneInStream,
-    /// A watch ends at once, in good order.
+    /// A watch ends at once, in good order; a streamed list before it says that it is complete.
     End,
     /// These events come in a streamed list before the bookmark that ends it, as happens when something
     /// changes while the server sends it.

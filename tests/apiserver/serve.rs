@@ -192,11 +192,13 @@ impl Call<'_, '_> {
                 let line = event("ADDED", object);
                 self.wire.chunk(line.as_bytes())?;
             }
-            Fault::End => return self.wire.end(),
             _ => {}
         }
         for line in first {
             self.wire.chunk(line.as_bytes())?;
+        }
+        if self.fault == Fault::End {
+            return self.wire.end();
         }
         self.follow(version, cuts)
     }
@@ -207,7 +209,7 @@ impl Call<'_, '_> {
         if let Fault::Meanwhile(events) = &self.fault {
             lines.extend(events.iter().map(|(kind, object)| event(kind, object)));
         }
-        if verb == Verb::Stream && self.fault != Fault::Endless {
+        if verb == Verb::Stream && !matches!(self.fault, Fault::Endless | Fault::End) {
             lines.push(bookmark(store.version, true));
         }
         lines

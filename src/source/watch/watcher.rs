@@ -31,6 +31,8 @@ pub(super) struct Watcher<'a, K> {
     version: Option<String>,
     /// A streamed list was begun here and never ended, so pages are used.
     streams_hang: bool,
+    /// History has expired, and no watch has stood since.
+    expired: bool,
     /// The server has been found without this API, and the sink knows.
     absent: bool,
     /// There was a watch already.
@@ -50,6 +52,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
             backoff: Backoff::new(shared.options.backoff),
             version: None,
             streams_hang: false,
+            expired: false,
             absent: false,
             watched: false,
         }
@@ -84,7 +87,10 @@ impl<'a, K: Watched> Watcher<'a, K> {
         if matches!(failure, Failure::Expired) {
             tracing::info!(kind, "{failure}");
             self.version = None;
-            return if first { Duration::ZERO } else { pause };
+            // The server answers, however many failures there were before: whoever waited for it to come back does
+            // not wait once more. Only if what was listed expires at once is there a pause.
+            let again = std::mem::replace(&mut self.expired, true);
+            return if again { pause } else { Duration::ZERO };
         }
         if first && self.version.is_some() && failure.is_cut() {
             tracing::debug!(kind, "{failure}");
@@ -138,6 +144,14 @@ impl<'a, K: Watched> Watcher<'a, K> {
         }
         match self.list_and_follow().await {
             Err(failure) if self.version.is_none() && failure.is_no_stream() => self.list_pages().await,
+            // A server gives up on a watch that lags more than some 100 changes behind, and until the list is out every
+            // change has to wait: where there are hundreds in a second each try would end like this one.
+            Err(Failure::Short(_)) if self.version.is_none() => {
+                let kind = K::KIND.as_str();
+                tracing::info!(kind, "the API server ends a list before it is complete: reading it in pages");
+                self.shared.metrics.watch_errors.get_or_create(&KindLabel { kind }).inc();
+                self.list_pages().await
+            }
             ended => {
                 self.streams_hang = self.version.is_none() && matches!(ended, Err(Failure::Silent(_)));
                 ended
@@ -279,6 +293,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
 
     fn settled(&mut self) {
         self.backoff.reset();
+        self.expired = false;
         self.works();
     }
 
@@ -316,4 +331,46 @@ impl<'a, K: Watched> Watcher<'a, K> {
 fn dice() -> f64 {
     let random = RandomState::new().hash_one(0_u8) >> 32;
     f64::from(u32::try_from(random).unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Access, Options, Report, connect};
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::model::NodeName;
+    use crate::notices;
+    use crate::source::convert::Context;
+    use crate::source::objects::Service;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn after_an_outage_history_that_has_expired_is_no_reason_to_wait_once_more() {
+        let access = Access { master: Some("http://127.0.0.1:1".parse().unwrap()), ..Access::default() };
+        let metrics = Metrics::default();
+        let server = connect(access, metrics.clone()).await.unwrap();
+        let (recorder, _notices) = notices::channel(metrics.clone());
+        let context = Context::new(NodeName("here".into()), None);
+        let (sink, report) = (Mutex::new(Box::new(|_| true) as crate::source::Sink), Report::default());
+        let options = Options::default();
+        let shared = Shared { server, context, options, metrics, recorder, sink, report };
+        let mut watcher = Watcher::<Service>::new(&shared);
+        let broken = || Failure::Broken("gone".to_owned());
+        // after this the watch stands for a while; then the failures
+        for (settled, failure, waits) in [
+            (true, Failure::Expired, false),
+            (false, Failure::Expired, true),
+            (true, broken(), true),
+            (false, broken(), true),
+            (false, Failure::Expired, false),
+            (false, broken(), true),
+            (false, Failure::Expired, true),
+            (true, Failure::Expired, false),
+        ] {
+            if settled {
+                watcher.settled();
+            }
+            assert_eq!(watcher.failed(&failure) > Duration::ZERO, waits, "{failure}");
+        }
+    }
 }
