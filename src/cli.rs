@@ -56,7 +56,9 @@ pub fn log_filter(verbosity: u32) -> &'static str {
         // kube reports every failed request of its own accord; ours says it once.
         0..=1 => "info,kube_client=off",
         2..=3 => "info,kube_client=off,shunt::changes=debug",
-        4..=5 => "debug",
+        // libraries tell of every connection and request
+        4..=5 => "info,kube_client=off,shunt=debug",
+        6..=8 => "debug,shunt=trace",
         _ => "trace",
     }
 }

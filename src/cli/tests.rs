@@ -80,11 +80,12 @@ fn the_source_is_the_most_explicit_one() {
 fn the_verbosity_of_the_command_line_wins() {
     let file = format!("{HEAD}logging: {{verbosity: 4}}\n");
     let table = [
-        ("run", "debug"),
+        ("run", "info,kube_client=off,shunt=debug"),
         ("run -v 0", "info,kube_client=off"),
         ("run --v=1", "info,kube_client=off"),
         ("run --v=2", "info,kube_client=off,shunt::changes=debug"),
-        ("-v 5 run", "debug"),
+        ("-v 5 run", "info,kube_client=off,shunt=debug"),
+        ("-v 6 run", "debug,shunt=trace"),
         ("run --v 9", "trace"),
     ];
     for (line, expected) in table {
