@@ -169,6 +169,10 @@ impl<B: Backend> Engine<B> {
         };
         self.start = Some(start.min(self.start.unwrap_or(start)));
         self.started = start <= now;
+        if self.started && self.waiting_since.is_some() {
+            // before, nothing could be programmed: how long the API server took is no delay of ours
+            self.waiting_since = Some(now);
+        }
         self.started
     }
 

@@ -101,7 +101,7 @@ fn nothing_is_programmed_before_both_lists_are_complete() {
     node.sync();
     assert_eq!(node.kernel().reads, 0, "the Node and the ServiceCIDRs are waited for");
     node.now = node.engine.deadline().expect("not for ever");
-    node.sync();
+    assert_eq!(node.sync().programmed_since, Some(node.now), "waiting for lists counts as no delay");
     assert_eq!(node.programmed(), ["web IPv4", "web IPv6"]);
     assert_eq!(node.engine.deadline(), None);
 }
