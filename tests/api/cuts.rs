@@ -103,3 +103,22 @@ fn an_outage_changes_nothing_and_afterwards_the_watch_goes_on() {
     follower.until_services(&[service("a", "10.96.0.1"), service("b", "10.96.0.2")]);
     assert_eq!(follower.look(|inbox| inbox.updates.len()), 5, "one Set and no new list");
 }
+
+#[test]
+fn a_server_whose_data_is_restored_from_a_backup_is_listed_again() {
+    let mut server = Server::start();
+    server.put(Resource::Services, service("a", "10.96.0.1"));
+    let follower = follow(&server);
+    for last in 2..50 {
+        server.put(Resource::Services, service("a", &format!("10.96.0.{last}")));
+    }
+    follower.until_services(&[service("a", "10.96.0.49")]);
+    server.stop();
+    server.rewind(1);
+    server.put(Resource::Services, service("a", "10.96.0.1"));
+    server.up();
+    follower.until_services(&[service("a", "10.96.0.1")]);
+    server.put(Resource::Services, service("b", "10.96.0.2"));
+    follower.until_services(&[service("a", "10.96.0.1"), service("b", "10.96.0.2")]);
+    assert_eq!(follower.look(|inbox| inbox.resets(Kind::Service).len()), 2);
+}

@@ -183,6 +183,11 @@ impl Server {
         self.change(|store| store.bookmark(resource));
     }
 
+    /// Goes back to an earlier version, as with etcd restored from a backup.
+    pub fn rewind(&self, version: u64) {
+        self.change(|store| store.rewind(version));
+    }
+
     /// Forgets history: every older resource version and continue token is refused from now on.
     pub fn expire(&self, expiry: Expiry) {
         self.change(|store| store.expire(expiry));

@@ -237,7 +237,8 @@ impl Call<'_, '_> {
                 .filter(|change| change.resource == self.resource)
                 .filter_map(|change| change.event(&self.request.query))
                 .collect();
-            version = store.version;
+            // one that is still to come is waited for, in silence
+            version = version.max(store.version);
             store.seen[self.number].bytes = self.wire.sent;
             if store.stopping || store.cuts != cuts {
                 return Err(io::ErrorKind::ConnectionAborted.into());

@@ -113,6 +113,12 @@ impl Store {
         self.history.push(Change { version: self.version, resource, before: None, after: None });
     }
 
+    /// What has happened after this version has never happened; the objects are for the test to put right.
+    pub fn rewind(&mut self, version: u64) {
+        self.version = version;
+        self.history.retain(|change| change.version <= version);
+    }
+
     pub fn expire(&mut self, expiry: Expiry) {
         self.version += 1;
         self.compacted = self.version - 1;

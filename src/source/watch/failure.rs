@@ -20,6 +20,11 @@ pub(crate) enum Failure {
     /// The resource version, or the token for the next page, is too old: list again.
     #[error("the API server no longer has the changes since our last one: listing again")]
     Expired,
+    /// What the server has is older than what we have seen of it.
+    #[error(
+        "the API server has older data than it had before, as when etcd is restored from a backup: listing again"
+    )]
+    Older,
     /// The connection broke in the middle.
     #[error("the connection to the API server broke: {0}")]
     Broken(String),
@@ -64,7 +69,9 @@ impl Failure {
                 404 | 408 | 429 | 500.. => Cause::Outage,
                 _ => Cause::Other(kind),
             },
-            Self::Expired | Self::Unreadable(_) | Self::Told(_) | Self::Closed => Cause::Other(kind),
+            Self::Expired | Self::Older | Self::Unreadable(_) | Self::Told(_) | Self::Closed => {
+                Cause::Other(kind)
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 //! One kind, listed and watched for ever. EDGE.
 
+#[cfg(test)]
+mod tests;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -20,6 +23,16 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// After its time is up the server has this long to end a watch before the connection counts as dead.
 const OVERDUE: Duration = Duration::from_secs(15);
 
+/// What has gone wrong last, if no watch has stood since.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// Something: another server may answer next, or the same one with other data.
+    Failed,
+    /// History had expired.
+    Expired,
+}
+
 /// Follows one kind.
 pub(super) struct Watcher<'a, K> {
     shared: &'a Shared,
@@ -31,8 +44,7 @@ pub(super) struct Watcher<'a, K> {
     version: Option<String>,
     /// A streamed list was begun here and never ended, so pages are used.
     streams_hang: bool,
-    /// History has expired, and no watch has stood since.
-    expired: bool,
+    trouble: Trouble,
     /// The server has been found without this API, and the sink knows.
     absent: bool,
     /// There was a watch already.
@@ -52,7 +64,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
             backoff: Backoff::new(shared.options.backoff),
             version: None,
             streams_hang: false,
-            expired: false,
+            trouble: Trouble::None,
             absent: false,
             watched: false,
         }
@@ -84,14 +96,15 @@ impl<'a, K: Watched> Watcher<'a, K> {
         self.shared.metrics.watch_errors.get_or_create(&KindLabel { kind }).inc();
         let first = self.backoff.is_fresh();
         let pause = self.backoff.pause(dice()).max(failure.retry_after());
-        if matches!(failure, Failure::Expired) {
+        if matches!(failure, Failure::Expired | Failure::Older) {
             tracing::info!(kind, "{failure}");
             self.version = None;
             // The server answers, however many failures there were before: whoever waited for it to come back does
             // not wait once more. Only if what was listed expires at once is there a pause.
-            let again = std::mem::replace(&mut self.expired, true);
+            let again = std::mem::replace(&mut self.trouble, Trouble::Expired) == Trouble::Expired;
             return if again { pause } else { Duration::ZERO };
         }
+        self.trouble = Trouble::Failed;
         if first && self.version.is_some() && failure.is_cut() {
             tracing::debug!(kind, "{failure}");
         } else {
@@ -145,7 +158,8 @@ impl<'a, K: Watched> Watcher<'a, K> {
         match self.list_and_follow().await {
             Err(failure) if self.version.is_none() && failure.is_no_stream() => self.list_pages().await,
             // A server gives up on a watch that lags more than some 100 changes behind, and until the list is out every
-            // change has to wait: where there are hundreds in a second each try would end like this one.
+            // change has to wait (kubernetes/kubernetes 127553): where there are hundreds in a second each try would end
+            // like this one.
             Err(Failure::Short(_)) if self.version.is_none() => {
                 let kind = K::KIND.as_str();
                 tracing::info!(kind, "the API server ends a list before it is complete: reading it in pages");
@@ -168,12 +182,31 @@ impl<'a, K: Watched> Watcher<'a, K> {
     }
 
     async fn watch(&mut self, version: String) -> Result<(), Failure> {
+        if self.trouble == Trouble::Failed {
+            self.check_age(&version).await?;
+        }
         let (lines, lasts) = self.open(version, false).await?;
         if self.watched {
             self.shared.metrics.watch_restarts.get_or_create(&KindLabel { kind: K::KIND.as_str() }).inc();
         }
         self.watched = true;
         self.follow(lines, lasts).await
+    }
+
+    /// Whether the server is as far as we are. After etcd was restored from a backup it is not: then it takes our
+    /// version for one that is still to come, and says nothing until it has, however much changes.
+    async fn check_age(&self, version: &str) -> Result<(), Failure> {
+        let text = match self.page(&ListParams { limit: Some(1), ..self.selected() }).await {
+            // the watch tells what is wrong
+            Err(Failure::Refused { .. } | Failure::Expired) => return Ok(()),
+            text => text?,
+        };
+        let page = page(&text)?;
+        let theirs = page.metadata.resource_version.and_then(|version| version.parse::<u64>().ok());
+        match (theirs, version.parse::<u64>().ok()) {
+            (Some(theirs), Some(ours)) if theirs < ours => Err(Failure::Older),
+            _ => Ok(()),
+        }
     }
 
     /// Opens a watch: its lines, and how long it will last.
@@ -221,19 +254,11 @@ impl<'a, K: Watched> Watcher<'a, K> {
 
     /// A list in pages. Nothing of it is handed over before the last page is there.
     async fn list_pages(&mut self) -> Result<(), Failure> {
-        let Selectors { labels, fields } = self.selectors.clone();
-        let mut params = ListParams {
-            label_selector: labels,
-            field_selector: fields,
-            limit: Some(self.shared.options.page_size),
-            ..ListParams::default()
-        };
+        let mut params = ListParams { limit: Some(self.shared.options.page_size), ..self.selected() };
         let mut objects = Vec::new();
         loop {
-            let body = self.endpoint.send(&Ask::List(params.clone())).await?;
-            let text = self.endpoint.whole(body, usize::MAX).await?;
-            let page: Page<'_> =
-                serde_json::from_slice(&text).map_err(|error| Failure::Unreadable(error.to_string()))?;
+            let text = self.page(&params).await?;
+            let page = page(&text)?;
             objects.extend(
                 page.items.unwrap_or_default().into_iter().filter_map(|item| self.reader.listed(item)),
             );
@@ -242,6 +267,18 @@ impl<'a, K: Watched> Watcher<'a, K> {
                 return self.listed("pages", objects, Vec::new(), page.metadata.resource_version);
             }
         }
+    }
+
+    /// A list of all objects that concern us.
+    fn selected(&self) -> ListParams {
+        let Selectors { labels, fields } = self.selectors.clone();
+        ListParams { label_selector: labels, field_selector: fields, ..ListParams::default() }
+    }
+
+    /// The text of one page.
+    async fn page(&self, params: &ListParams) -> Result<Vec<u8>, Failure> {
+        let body = self.endpoint.send(&Ask::List(params.clone())).await?;
+        self.endpoint.whole(body, usize::MAX).await
     }
 
     /// A list is complete.
@@ -262,6 +299,9 @@ impl<'a, K: Watched> Watcher<'a, K> {
         self.hand_over(updates)?;
         self.version = Some(version);
         self.absent = false;
+        if self.trouble == Trouble::Failed {
+            self.trouble = Trouble::None;
+        }
         self.shared.metrics.lists.get_or_create(&ListLabel { kind, how }).inc();
         self.shared.report.listed(K::KIND);
         self.works();
@@ -293,7 +333,7 @@ impl<'a, K: Watched> Watcher<'a, K> {
 
     fn settled(&mut self) {
         self.backoff.reset();
-        self.expired = false;
+        self.trouble = Trouble::None;
         self.works();
     }
 
@@ -327,50 +367,12 @@ impl<'a, K: Watched> Watcher<'a, K> {
     }
 }
 
+fn page(text: &[u8]) -> Result<Page<'_>, Failure> {
+    serde_json::from_slice(text).map_err(|error| Failure::Unreadable(error.to_string()))
+}
+
 /// A number from 0 to 1, another one each time: the keys of a hasher are random.
 fn dice() -> f64 {
     let random = RandomState::new().hash_one(0_u8) >> 32;
     f64::from(u32::try_from(random).unwrap_or_default()) / f64::from(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Access, Options, Report, connect};
-    use super::*;
-    use crate::metrics::Metrics;
-    use crate::model::NodeName;
-    use crate::notices;
-    use crate::source::convert::Context;
-    use crate::source::objects::Service;
-    use std::sync::Mutex;
-
-    #[tokio::test]
-    async fn after_an_outage_history_that_has_expired_is_no_reason_to_wait_once_more() {
-        let access = Access { master: Some("http://127.0.0.1:1".parse().unwrap()), ..Access::default() };
-        let metrics = Metrics::default();
-        let server = connect(access, metrics.clone()).await.unwrap();
-        let (recorder, _notices) = notices::channel(metrics.clone());
-        let context = Context::new(NodeName("here".into()), None);
-        let (sink, report) = (Mutex::new(Box::new(|_| true) as crate::source::Sink), Report::default());
-        let options = Options::default();
-        let shared = Shared { server, context, options, metrics, recorder, sink, report };
-        let mut watcher = Watcher::<Service>::new(&shared);
-        let broken = || Failure::Broken("gone".to_owned());
-        // after this the watch stands for a while; then the failures
-        for (settled, failure, waits) in [
-            (true, Failure::Expired, false),
-            (false, Failure::Expired, true),
-            (true, broken(), true),
-            (false, broken(), true),
-            (false, Failure::Expired, false),
-            (false, broken(), true),
-            (false, Failure::Expired, true),
-            (true, Failure::Expired, false),
-        ] {
-            if settled {
-                watcher.settled();
-            }
-            assert_eq!(watcher.failed(&failure) > Duration::ZERO, waits, "{failure}");
-        }
-    }
 }
