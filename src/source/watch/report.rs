@@ -103,8 +103,14 @@ impl Report {
 impl State {
     fn failed(&mut self, kind: Kind, cause: Cause, now: Instant) -> Say {
         let before = self.failing.insert(kind, cause.clone());
+        let again = before.as_ref() == Some(&cause);
         if let Some(before) = before.filter(|before| !self.failing.values().any(|other| other == before)) {
             self.told.remove(&before);
+        }
+        // A server that has just started refuses everybody until it has read its roles (kubernetes/kubernetes
+        // 121635): only what is refused again is worth a word.
+        if matches!(cause, Cause::Forbidden(_)) && !again {
+            return Say::Nothing;
         }
         match self.told.get_mut(&cause) {
             None => {
@@ -125,8 +131,8 @@ impl State {
         if self.failing.values().any(|other| *other == cause) {
             return Say::Nothing;
         }
-        let since = self.told.remove(&cause).map_or(Duration::ZERO, |told| now - told.first);
-        Say::Works(cause, since)
+        let Some(told) = self.told.remove(&cause) else { return Say::Nothing };
+        Say::Works(cause, now - told.first)
     }
 }
 
@@ -144,7 +150,7 @@ mod tests {
             (1, Kind::Service, Some(Cause::Outage), Say::Fails),
             (2, Kind::Service, Some(Cause::Outage), Say::Nothing),
             (3, Kind::Node, Some(Cause::Outage), Say::Nothing),
-            (4, Kind::Service, Some(forbidden()), Say::Fails),
+            (4, Kind::Service, Some(forbidden()), Say::Nothing),
             (5, Kind::Service, Some(Cause::Outage), Say::Nothing),
             (600, Kind::Service, Some(Cause::Outage), Say::Nothing),
             (601, Kind::Node, Some(Cause::Outage), Say::Still(Duration::from_secs(600))),
@@ -152,11 +158,14 @@ mod tests {
             (603, Kind::Node, None, Say::Nothing),
             (604, Kind::Service, None, over(Cause::Outage, 603)),
             (605, Kind::Service, Some(Cause::Outage), Say::Fails),
+            (606, Kind::Service, Some(forbidden()), Say::Nothing),
             (606, Kind::Service, Some(forbidden()), Say::Fails),
             (607, Kind::Node, Some(Cause::Credentials), Say::Fails),
             (608, Kind::Node, None, over(Cause::Credentials, 1)),
             (609, Kind::Service, None, over(forbidden(), 3)),
             (610, Kind::Node, None, Say::Nothing),
+            (611, Kind::Node, Some(forbidden()), Say::Nothing),
+            (612, Kind::Node, None, Say::Nothing),
         ] {
             let now = start + Duration::from_secs(second);
             let said = match cause {
