@@ -52,6 +52,12 @@ pub trait Backend {
         Ok(None)
     }
 
+    /// Whether nobody has changed what is installed in a family since [`Self::read`] began to read it; false
+    /// where that cannot be told.
+    fn is_as_read(&mut self, _family: Family) -> bool {
+        false
+    }
+
     /// Whether what is programmed goes on working when shunt ends.
     fn outlives_us(&self) -> bool {
         true

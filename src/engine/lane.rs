@@ -159,10 +159,9 @@ impl Lane {
     fn write(&mut self, backend: &mut impl Backend, now: Instant) -> Result<Option<Written>, BackendError> {
         let unread = std::mem::replace(&mut self.unread, true);
         if unread {
-            let seen = backend.check(self.family);
-            if !std::mem::take(&mut self.ahead) || !matches!(seen, Ok(None)) {
+            if !std::mem::take(&mut self.ahead) || !backend.is_as_read(self.family) {
                 // What others have done so far is seen by reading.
-                self.drifting.saw_more(seen);
+                self.drifting.saw_more(backend.check(self.family));
                 self.read(backend)?;
             }
             let not_due = self.refused.iter().filter(|(_, retry)| !retry.ready(now));

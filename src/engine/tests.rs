@@ -147,6 +147,42 @@ fn a_restart_reads_and_writes_only_the_difference() {
 }
 
 #[test]
+fn what_is_read_ahead_is_read_again_unless_nobody_has_changed_it() {
+    let unchanged: [(&[Family], usize); 3] = [(&Family::ALL, 2), (&[Family::V4], 3), (&[], 4)];
+    for (as_read, reads) in unchanged {
+        let before = Node::with(&["a/one", "a/two"]);
+        let reads_before = before.kernel().reads;
+        let plans = before.kernel().plans.len();
+        let mut after = Node::on(before.kernel.clone());
+        after.engine.read_ahead();
+        assert_eq!(after.kernel().reads, reads_before + 2);
+        after.kernel().as_read = as_read.iter().copied().collect();
+        after.list(&["a/one"]);
+        after.sync();
+        assert_eq!(after.kernel().reads, reads_before + reads, "{as_read:?}");
+        assert_eq!(after.programmed(), ["one IPv4", "one IPv6"], "{as_read:?}");
+        assert_eq!(after.kernel().plans.len(), plans + 2, "one plan for each family");
+    }
+}
+
+#[test]
+fn what_was_read_ahead_counts_for_one_attempt() {
+    let before = Node::with(&["a/one"]);
+    let mut after = Node::on(before.kernel.clone());
+    after.engine.read_ahead();
+    after.kernel().as_read = Family::ALL.into();
+    after.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOENT, None)));
+    let reads = after.kernel().reads;
+    after.list(&["a/one", "a/two"]);
+    after.sync();
+    assert_eq!(after.kernel().reads, reads);
+    after.now += RETRY.0;
+    after.sync();
+    assert_eq!(after.kernel().reads, reads + 1, "the family that failed");
+    assert_eq!(after.programmed(), ["one IPv4", "one IPv6", "two IPv4", "two IPv6"]);
+}
+
+#[test]
 fn a_failing_family_does_not_stop_the_other_and_is_tried_again() {
     let mut node = Node::new();
     node.kernel().failures.push_back((Family::V4, refusal(Family::V4, nix::libc::ENOMEM, None)));

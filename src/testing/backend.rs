@@ -1,7 +1,7 @@
 //! A backend in memory that can fail.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 
@@ -29,6 +29,8 @@ pub struct Kernel {
     pub refuses: Option<Owner>,
     /// What others have done to each family and [`Backend::check`] has not told yet.
     pub drifts: BTreeMap<Family, Drift>,
+    /// It can be told that nobody has changed a family since it was read.
+    pub as_read: BTreeSet<Family>,
 }
 
 /// A handle to a fake kernel.
@@ -80,6 +82,10 @@ impl Backend for FakeBackend {
 
     fn check(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
         Ok(self.0.borrow_mut().drifts.remove(&family))
+    }
+
+    fn is_as_read(&mut self, family: Family) -> bool {
+        self.0.borrow().as_read.contains(&family)
     }
 
     fn cleanup(&mut self, family: Family) -> Result<bool, BackendError> {

@@ -79,6 +79,8 @@ struct Table {
     /// This process has written the table: whatever bears its name now replaces ours.
     written: bool,
     looked: check::Looked,
+    /// What there was before it was read.
+    as_read: Option<check::Mark>,
     sticky: Objects,
     remembered: tidy::Remembered,
     /// What the counter of clients that were not remembered said last.
@@ -121,6 +123,7 @@ impl Nftables {
             protected: false,
             written: false,
             looked: check::Looked::default(),
+            as_read: None,
             sticky: Objects::default(),
             remembered: tidy::Remembered::default(),
             not_remembered: None,
@@ -202,6 +205,7 @@ impl Nftables {
         table.strays.clear();
         table.repairs = Repairs::default();
         table.protected = false;
+        table.as_read = None;
         table.sticky = Objects::default();
         table.remembered = tidy::Remembered::default();
     }
@@ -257,11 +261,13 @@ impl Backend for Nftables {
             self.count_not_remembered(family)?;
         }
         let start = self.begin_reading(family)?;
+        let mark = self.mark().map_err(read_error)?;
         let settings = self.table(family).settings.clone();
         let installed =
             state::read(&mut self.connection, &settings, self.watch.as_mut()).map_err(read_error)?;
         self.end_reading(family, start);
         let table = self.table(family);
+        table.as_read = Some(mark);
         match installed {
             Installed::Absent => Ok(Vec::new()),
             Installed::Stranger(comment) if !table.written => Err(not_ours(family, &comment)),
@@ -335,6 +341,12 @@ impl Backend for Nftables {
 
     fn check(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
         self.look(family)
+    }
+
+    fn is_as_read(&mut self, family: Family) -> bool {
+        let table = self.table(family);
+        let as_read = table.as_read.filter(|_| !matches!(table.condition, Condition::Foreign(_)));
+        as_read.is_some_and(|mark| self.is_alone_since(mark))
     }
 
     fn not_remembered(&mut self, family: Family) -> Result<u64, BackendError> {

@@ -21,6 +21,8 @@ const NETLINK_EXT_ACK: i32 = 11;
 pub struct Connection {
     socket: Socket,
     most_bytes: usize,
+    /// Batches that took effect.
+    commits: u32,
 }
 
 /// What the kernel says to a request.
@@ -51,7 +53,13 @@ impl Connection {
         // A convenience: older kernels do without.
         let _ = wire::set_netlink_option(socket.mnl(), NETLINK_EXT_ACK, 1);
         let most_bytes = send_buffer(socket.mnl());
-        Ok(Self { socket, most_bytes })
+        Ok(Self { socket, most_bytes, commits: 0 })
+    }
+
+    /// How many batches have taken effect; wraps around, as the kernel's own count does.
+    #[must_use]
+    pub const fn commits(&self) -> u32 {
+        self.commits
     }
 
     /// The socket's netlink port: what the kernel reports as owner of a table.
@@ -95,6 +103,7 @@ impl Connection {
                 // Confirmations and errors come in the order of the messages, after the last one was
                 // worked through; an error of the batch as such stands at its begin.
                 if message.seq >= last || message.seq == 0 {
+                    self.commits = self.commits.wrapping_add(u32::from(refusal.is_none()));
                     return refusal.map_or(Ok(()), Err);
                 }
             }

@@ -26,6 +26,13 @@ pub(super) struct Looked {
     lost: u64,
 }
 
+/// How many transactions the kernel has seen, and how many of them were ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    generation: u32,
+    ours: u32,
+}
+
 impl Table {
     /// Whether others could change it.
     fn is_open(&self) -> bool {
@@ -53,6 +60,17 @@ impl Nftables {
         if !self.tables.iter().any(Table::is_open) {
             self.watch = None;
         }
+    }
+
+    /// How many transactions there were so far.
+    pub(super) fn mark(&mut self) -> io::Result<Mark> {
+        Ok(Mark { generation: self.connection.generation()?, ours: self.connection.commits() })
+    }
+
+    /// Whether all transactions since then were ours.
+    pub(super) fn is_alone_since(&mut self, mark: Mark) -> bool {
+        self.mark()
+            .is_ok_and(|now| now.generation.wrapping_sub(mark.generation) == now.ours.wrapping_sub(mark.ours))
     }
 
     /// Everything is going to be read.
@@ -107,13 +125,8 @@ impl Nftables {
 
     /// What somebody else has done to our table.
     pub(super) fn look(&mut self, family: Family) -> Result<Option<Drift>, BackendError> {
-        match self.table(family).condition {
-            Condition::Absent | Condition::Unfit => return Ok(None),
-            Condition::Foreign(_) => {
-                let what = "a table of another process".to_owned();
-                return Ok(Some(Drift { what, by: None, certain: false }));
-            }
-            Condition::Orphan | Condition::Ready => {}
+        if self.table(family).condition != Condition::Ready {
+            return Ok(None);
         }
         if self.table(family).protected {
             return self.look_at_owner(family);
