@@ -197,8 +197,9 @@ impl<'a, K: Watched> Watcher<'a, K> {
     /// version for one that is still to come, and says nothing until it has, however much changes.
     async fn check_age(&self, version: &str) -> Result<(), Failure> {
         let text = match self.page(&ListParams { limit: Some(1), ..self.selected() }).await {
-            // the watch tells what is wrong
-            Err(Failure::Refused { .. } | Failure::Expired) => return Ok(()),
+            // the watch tells what is wrong; a server that is busy would take a watch sooner than this
+            Err(Failure::Expired) => return Ok(()),
+            Err(Failure::Refused { status, .. }) if status.code < 500 && status.code != 429 => return Ok(()),
             text => text?,
         };
         let page = page(&text)?;
