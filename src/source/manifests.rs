@@ -166,9 +166,14 @@ impl Manifests {
         loop {
             match self.initial() {
                 Ok(updates) => return sink(updates),
-                Err(_) => self.lose(),
+                Err(error) => {
+                    if !mem::replace(&mut self.lost, true) {
+                        warn!("{error}; nothing is programmed before it can be listed");
+                    }
+                }
             }
             std::thread::sleep(LOOK_FOR);
+            // Another directory may have come in its place; the list that follows is all of it.
             _ = self.rewatch();
         }
     }

@@ -127,7 +127,7 @@ fn read(folder: &Folder, name: Arc<OsStr>) -> Loaded {
 /// Larger files are not read: 256 MB of YAML take some ten seconds, during which no other change counts.
 pub(super) const LARGEST: u64 = 256_000_000;
 
-/// What is read from neither.
+/// What a manifest cannot be in.
 const NO_FILE: &str = "a socket or a device, not a file";
 
 /// Why there is no content.
@@ -139,7 +139,8 @@ enum NoContent {
     Unreadable(String),
 }
 
-/// The content. Opening does not wait for anybody at the other end of a pipe.
+/// The content. Opening does not wait for anybody at the other end of a pipe; who waits there notices that it
+/// is opened and closed.
 fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => match fs::read_link(path) {
@@ -173,6 +174,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, NoContent> {
         )));
     }
     let mut content = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default() + 1);
-    file.read_to_end(&mut content).map_err(failed)?;
+    // it may grow meanwhile
+    file.by_ref().take(LARGEST).read_to_end(&mut content).map_err(failed)?;
     Ok(content)
 }
