@@ -20,7 +20,7 @@ const LONGEST: usize = 65_536;
 /// Bytes in a train, which has the headers of one packet.
 const LONGEST_TRAIN: usize = 65_000;
 
-/// Datagrams that came at once. Memory that none has filled yet is none.
+/// Datagrams that came at once. Pages that no datagram has touched yet take no memory.
 #[derive(Debug)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -43,7 +43,7 @@ impl Default for Batch {
 
 impl Batch {
     /// Takes what has come to a socket of one family; tells how many there are. Fewer than [`AT_ONCE`]: there were no
-    /// more.
+    /// more, or an error stands behind them, of which an event tells.
     ///
     /// # Errors
     /// What the kernel says.

@@ -166,7 +166,8 @@ impl Connections {
             Kind::Client => (&mut connection.up, &connection.down),
             _ => (&mut connection.down, &connection.up),
         };
-        if ends {
+        // A read stops short of urgent data, too: what stands behind it has come already.
+        if ends || event.is_priority() {
             from.expect_end();
         }
         if !connection.connected {

@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn a_token_names_one_thing() {
-        for (binding, kind) in KINDS.into_iter().enumerate() {
-            assert_eq!(kind as usize, binding);
+        for (index, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
             assert_eq!(names(token(kind, 7)), (kind, 7));
         }
     }

@@ -94,22 +94,31 @@ impl Drop for Workers {
     /// Returns when all connections are broken off: should the process end before, the kernel would finish them in
     /// order, and half an answer would look like a whole one.
     fn drop(&mut self) {
-        for Handle { orders, waker, thread } in self.0.drain(..) {
+        // All of them first: none shall take connections that the next moment breaks off.
+        let wake = |Handle { orders, waker, thread }| {
             drop(orders);
-            // A waker that is dropped before the thread has woken wakes nobody.
-            if waker.wake().is_ok() {
+            (waker.wake().is_ok(), waker, thread)
+        };
+        let ending: Vec<_> = self.0.drain(..).map(wake).collect();
+        // A waker that is dropped before the thread has woken wakes nobody.
+        for (woken, _waker, thread) in ending {
+            if woken {
                 let _ = thread.join();
             }
         }
     }
 }
 
-/// Watches for what can be read, by the edge.
+/// Watches for what can be read, urgent data included, by the edge.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn watch(registry: &Registry, socket: &impl AsFd, token: Token) -> io::Result<()> {
-    registry.register(&mut SourceFd(&socket.as_fd().as_raw_fd()), token, Interest::READABLE)
+    registry.register(
+        &mut SourceFd(&socket.as_fd().as_raw_fd()),
+        token,
+        Interest::READABLE | Interest::PRIORITY,
+    )
 }
 
 struct Worker {
