@@ -133,7 +133,18 @@ class Client:
             self.close()
         if response.status >= 300:
             raise Refused(method, path, response.status, said(text))
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ConnectionError(f"{method} {path}: the answer is no JSON: {said(text)}") from error
+
+    def delete(self, path):
+        """Deletes an object, which may be gone already."""
+        try:
+            self.ask("DELETE", path)
+        except Refused as error:
+            if error.status != 404:
+                raise
 
     def ask(self, method, path, body=None):
         """Request and answer; a server that is busy, or a connection that broke, is asked again for a while.
@@ -149,7 +160,11 @@ class Client:
                     raise
             except ssl.SSLCertVerificationError:
                 raise
-            except (OSError, http.client.HTTPException):
+            except http.client.HTTPException as error:
+                self.close()
+                if time.monotonic() > deadline:
+                    raise ConnectionError(f"{method} {path}: {error!r}") from error
+            except OSError:
                 self.close()
                 if time.monotonic() > deadline:
                     raise

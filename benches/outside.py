@@ -23,6 +23,7 @@ import tunnel
 
 LABEL, VALUE = "app.kubernetes.io/managed-by", "shunt-bench"
 WORKERS = 8  # connections that remove objects at the same time
+CONTROLLERS_HEAD_START = 3  # seconds after which a controller has seen a namespace for sure
 CONTROLLERS_LIMIT = 90  # seconds that a namespace controller may take to empty the namespace
 FILLED = (
     "/api/v1/namespaces/{}/services",
@@ -54,7 +55,7 @@ def main():
         with open(os.path.join(options.folder, "access.json"), "w", encoding="utf-8") as file:
             json.dump({"access": vars_of(found), "name": place.name}, file)
         print("ready", flush=True)
-        control = accept(listener, parent)
+        control = accept(listener, os.path.join(options.folder, "outside"), parent)
         if control:
             tunnel.serve(control, (found.host, found.port))
     except (access.Refused, OSError) as error:
@@ -75,10 +76,11 @@ def vars_of(found):
     return {name: getattr(found, name) for name in names}
 
 
-def accept(listener, parent):
-    """The connection of the rest, or None where whoever started us is gone before it came."""
+def accept(listener, path, parent):
+    """The connection of the rest, or None where whoever started us is gone, or has taken the socket away, before it
+    came."""
     while not select.select([listener], [], [], 1)[0]:
-        if os.getppid() != parent:
+        if os.getppid() != parent or not os.path.exists(path):
             return None
     return listener.accept()[0]
 
@@ -136,7 +138,7 @@ class Place:
             # twice: a write that was on its way may have arrived behind us
             counts = [self.try_to(self.remove_all, path.format(self.name)) for path in FILLED + FILLED]
             counts.append(self.try_to(self.remove_all, EVENTS, selector))
-            self.try_to(self.delete, f"{NODES}/{self.name}")
+            self.try_to(self.client.delete, f"{NODES}/{self.name}")
             self.try_to(self.remove_namespace)
         except OSError as error:
             say(f"{self.access.server} cannot be reached ({error}): namespace and Node {self.name} are still there")
@@ -160,17 +162,14 @@ class Place:
             names = [item["metadata"]["name"] for item in page["items"]]
             if not names:
                 return count
-            access.parallel(self.make_client, names, lambda client, name: gone(client, f"{path}/{name}"), WORKERS)
+            access.parallel(self.make_client, names, lambda client, name: client.delete(f"{path}/{name}"), WORKERS)
             count += len(names)
-
-    def delete(self, path):
-        gone(self.client, path)
 
     def remove_namespace(self):
         """Deletes the namespace. On a server without controllers nobody ends it but we."""
         path = f"{NAMESPACES}/{self.name}"
         controlled = self.has_controllers()
-        self.delete(path)
+        self.client.delete(path)
         deadline = time.monotonic() + (CONTROLLERS_LIMIT if controlled else 0)
         while True:
             try:
@@ -189,12 +188,17 @@ class Place:
         self.client.ask("PUT", f"{path}/finalize", namespace)
 
     def has_controllers(self):
-        """Whether a controller has put into the namespace what it puts into each."""
-        try:
-            self.client.ask("GET", f"/api/v1/namespaces/{self.name}/serviceaccounts/default")
-        except access.Refused:
-            return False
-        return True
+        """Whether a controller has put into the namespace what it puts into each, or may have."""
+        deadline = time.monotonic() + CONTROLLERS_HEAD_START
+        while True:
+            try:
+                self.client.ask("GET", f"/api/v1/namespaces/{self.name}/serviceaccounts/default")
+            except access.Refused as error:
+                if error.status == 404 and time.monotonic() < deadline:
+                    time.sleep(0.5)
+                    continue
+                return error.status != 404
+            return True
 
 
 def node_object(name, meta):
@@ -208,15 +212,6 @@ def node_object(name, meta):
         "spec": {"unschedulable": True, "taints": taints},
         "status": {"addresses": addresses},
     }
-
-
-def gone(client, path):
-    """Deletes an object, which may be gone already."""
-    try:
-        client.ask("DELETE", path)
-    except access.Refused as error:
-        if error.status != 404:
-            raise
 
 
 def say(what):

@@ -98,7 +98,7 @@ class Remote:
             self.cluster_ips[first] = None
         if not self.cluster_ips[first]:
             self.given = False
-            self.client.ask("DELETE", self.path(SERVICES, cluster.service_name(first)))
+            self.client.delete(self.path(SERVICES, cluster.service_name(first)))
             self.check_addresses()
             self.create(self.client, first)
         access.parallel(self.connect, others, self.create, WORKERS)
@@ -151,7 +151,7 @@ class Remote:
         for collection in (SERVICES, SLICES):
             names = [item["metadata"]["name"] for item in self.client.ask("GET", self.path(collection))["items"]]
             access.parallel(
-                self.connect, names, lambda client, name: client.ask("DELETE", self.path(collection, name)), WORKERS
+                self.connect, names, lambda client, name: client.delete(self.path(collection, name)), WORKERS
             )
 
     # --- changes ---------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Writes:
         if change.what == changes.GONE:
             cluster_ip, name = remote.cluster_ips.pop(number), cluster.service_name(number)
             made, _ = self.timed("DELETE", remote.path(SERVICES, name), None, [ipaddress.ip_address(cluster_ip)])
-            self.client.ask("DELETE", remote.path(SLICES, cluster.slice_name(number)))
+            self.client.delete(remote.path(SLICES, cluster.slice_name(number)))
             del remote.addresses[number]
             return made
         found = remote.slice(change.slice)
