@@ -109,7 +109,7 @@ impl Userspace {
 
     /// Takes over a plan; what it means is compared with what there is where that is not known.
     fn effects(&mut self, plan: &Plan) -> io::Result<(Effects, Vec<(Route, bool)>)> {
-        let family_state = family_state(&mut self.families, plan.family);
+        let family_state = of_family(&mut self.families, plan.family);
         let effects = family_state.table.apply(plan);
         if !std::mem::replace(&mut family_state.unread, true) {
             let changes = route_changes(&effects);
@@ -131,7 +131,7 @@ impl Userspace {
 
     /// Makes addresses local, or no longer.
     fn change_routes(&mut self, family: Family, changes: &[(Route, bool)]) -> io::Result<()> {
-        let family_state = family_state(&mut self.families, family);
+        let family_state = of_family(&mut self.families, family);
         for (route, _) in changes {
             if let Route::Local(address) = route {
                 family_state.foreign.remove(address);
@@ -201,7 +201,7 @@ impl Userspace {
             return Err(Why::Protocol);
         }
         let address = binding.at.ip();
-        if let Some(error) = family_state(&mut self.families, Family::of(&address)).foreign.get(&address) {
+        if let Some(error) = of_family(&mut self.families, Family::of(&address)).foreign.get(&address) {
             return Err(Why::NotLocal(error.clone()));
         }
         if !limits::admits(self.limit, self.sockets.len()) {
@@ -242,7 +242,7 @@ impl Userspace {
         if bindings.is_empty() {
             return Ok(());
         }
-        let foreign = family_state(&mut self.families, family).foreign.keys();
+        let foreign = of_family(&mut self.families, family).foreign.keys();
         let changes: Vec<(Route, bool)> = foreign.map(|address| (Route::Local(*address), true)).collect();
         self.change_routes(family, &changes)?;
         let mut orders = Orders::default();
@@ -253,7 +253,7 @@ impl Userspace {
     }
 
     fn serve_again(&mut self, binding: Binding, orders: &mut Orders) {
-        let held = family_state(&mut self.families, Family::of(&binding.at.ip())).table.at(binding).cloned();
+        let held = of_family(&mut self.families, Family::of(&binding.at.ip())).table.at(binding).cloned();
         self.serve(binding, held.as_ref(), orders);
         if self.sockets.contains_key(&binding) {
             info!("{binding} is served now");
@@ -274,7 +274,7 @@ impl Backend for Userspace {
     }
 
     fn read(&mut self, family: Family) -> Result<Vec<(Owner, Row)>, BackendError> {
-        let family_state = family_state(&mut self.families, family);
+        let family_state = of_family(&mut self.families, family);
         family_state.unread = true;
         Ok(family_state.table.rows().collect())
     }
@@ -296,7 +296,7 @@ impl Backend for Userspace {
         self.order(orders).map_err(failed("telling the relay threads"))?;
         // Last: while a socket is open, its address is the node's own.
         self.change_routes(family, &remove).map_err(failed("removing local routes"))?;
-        family_state(&mut self.families, family).unread = false;
+        of_family(&mut self.families, family).unread = false;
         let mut receipt = Receipt::default();
         receipt.add(effects.bindings.len() + add.len() + remove.len(), 0, start.elapsed());
         Ok(receipt)
@@ -386,7 +386,7 @@ fn route_changes(effects: &Effects) -> Vec<(Route, bool)> {
     addresses.chain(ranges).collect()
 }
 
-fn family_state(families: &mut [FamilyState; 2], family: Family) -> &mut FamilyState {
+fn of_family(families: &mut [FamilyState; 2], family: Family) -> &mut FamilyState {
     let [four, six] = families;
     if family == Family::V4 { four } else { six }
 }
